@@ -1,0 +1,1 @@
+"""Runs batches: worker processes, shared memory, gather and scatter of rows."""

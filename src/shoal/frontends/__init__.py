@@ -1,0 +1,1 @@
+"""Routes and calls: join transport, protocols and Server."""

@@ -1,0 +1,236 @@
+"""An inference request and its response, as they pass through the floors.
+
+A request has two parts. Its *head* is what it says of itself: model, names, types, shapes, requested outputs,
+parameters. Its *payload* is the tensors' bytes. Clients repeat a head byte for byte, so a head is decoded once
+(``protocols``), checked against its model once (``scheduling.admission``, which makes a ``RequestPlan``), and from then
+on found by its bytes; only the payload is new with each request.
+
+::
+
+    bytes -> InferHead -> RequestPlan -> InferRequest(plan, inputs) -> ... -> InferResponse(layout, data)
+
+Tensors are wire bytes (see ``datatypes``), in any object with the buffer protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from shoal.datatypes import DataType
+from shoal.errors import ShoalError
+
+Buffer = bytes | bytearray | memoryview
+Parameter = bool | int | float | str
+Shape = tuple[int, ...]
+
+LATEST = -1
+"""The model version of a request that names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputHead:
+    """One input tensor as the client describes it.
+
+    Attributes:
+        name: the input's name.
+        datatype: its element type.
+        shape: its shape, the batch dimension included.
+        nbytes: length of its wire bytes in the payload; 0 when ``data`` is set.
+        data: its wire bytes when they stood in the head itself (JSON data, typed gRPC contents), else None.
+        parameters: other parameters of the tensor.
+    """
+
+    name: str
+    datatype: DataType
+    shape: Shape
+    nbytes: int
+    data: bytes | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputHead:
+    """One output that the client asks for.
+
+    Attributes:
+        name: the output's name.
+        binary: whether its data is to come as bytes (always so over gRPC).
+        classification: how many top classes to return in place of the tensor; 0 for the tensor itself.
+        parameters: other parameters of the output.
+    """
+
+    name: str
+    binary: bool = True
+    classification: int = 0
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InferHead:
+    """All that an infer request says besides its tensors' bytes.
+
+    Attributes:
+        model_name: the model.
+        model_version: its version, or ``LATEST``.
+        request_id: the client's id, ``""`` when none.
+        inputs: in the order of the request, which is the order of the payload.
+        outputs: the outputs asked for; empty for all of them.
+        parameters: the request's own parameters, those with a meaning (``priority``, ``timeout``, ...) included.
+        binary_outputs: whether an output not listed in ``outputs`` comes as bytes.
+        raw: a raw binary request (rule 2 of the HTTP framing): the payload is the one input's data, and ``inputs`` is empty.
+    """
+
+    model_name: str
+    model_version: int
+    request_id: str
+    inputs: tuple[InputHead, ...]
+    outputs: tuple[OutputHead, ...] = ()
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    binary_outputs: bool = True
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedInput:
+    """One input of a plan, checked.
+
+    Attributes:
+        index: which of the model's inputs it is.
+        shape: its shape as the backend sees it (``reshape`` applied), the batch dimension included.
+        position: which of the request's payload buffers holds it; -1 when ``data`` does.
+        data: its wire bytes when they came with the head.
+    """
+
+    index: int
+    shape: Shape
+    position: int
+    data: bytes | None = None
+
+
+class Sink(Protocol):
+    """What takes an admitted request: a model version that is being served."""
+
+    def submit(self, request: InferRequest) -> None:
+        """Queue the request; it is answered through its responder, also when it cannot be queued."""
+
+    def cancel(self, request: InferRequest) -> None:
+        """The client is gone or cancelled: a queued request is answered with CANCELLED, a running one is marked."""
+
+
+@dataclass(slots=True, eq=False)
+class RequestPlan:
+    """What is the same for every request with this head, after it was checked against its model.
+
+    Attributes:
+        head: the decoded head, for the encoder.
+        sink: the model version that runs it.
+        rows: its batch size; 1 for a model without batching.
+        inputs: in the order of the model's inputs; absent optional inputs are left out.
+        outputs: indices of the model's outputs to return, in the order to return them.
+        batch_key: two requests may share a batch only if their keys are equal (shape rule, same set of optional inputs).
+        payload_nbytes: length of each payload buffer, in the order of the request.
+        bytes_inputs: the inputs whose elements must be walked for every request (BYTES): positions in ``inputs``.
+        priority: the priority level asked for; 0 when none.
+        timeout_us: the queue timeout asked for, in microseconds; 0 when none.
+    """
+
+    head: InferHead
+    sink: Sink
+    rows: int
+    inputs: tuple[PlannedInput, ...]
+    outputs: tuple[int, ...]
+    batch_key: tuple[object, ...]
+    payload_nbytes: tuple[int, ...]
+    bytes_inputs: tuple[int, ...] = ()
+    priority: int = 0
+    timeout_us: int = 0
+
+
+class RequestState(Enum):
+    """Where a request is in its life."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Responder(Protocol):
+    """Who asked: gets exactly one of the two calls, exactly once, for every submitted request."""
+
+    def completed(self, request: InferRequest, response: InferResponse) -> None:
+        """The answer."""
+
+    def failed(self, request: InferRequest, error: ShoalError) -> None:
+        """The error in place of an answer."""
+
+
+class InferRequest:
+    """One request on its way.
+
+    Attributes:
+        plan: what its head says.
+        payload: the tensors' bytes, one buffer per input that has its data in the payload, in the head's order.
+        responder: gets the answer.
+        context: the responder's own: the HTTP exchange or gRPC call.
+        arrival_ns: when its last byte had arrived (monotonic).
+        queued_ns: when it entered the queue.
+        state: queued, running or done.
+        cancelled: the client is gone; set while it runs.
+    """
+
+    __slots__ = ("arrival_ns", "cancelled", "context", "payload", "plan", "queued_ns", "responder", "state")
+
+    def __init__(
+        self, plan: RequestPlan, payload: Sequence[Buffer], responder: Responder, context: object, arrival_ns: int
+    ) -> None:
+        self.plan = plan
+        self.payload = payload
+        self.responder = responder
+        self.context = context
+        self.arrival_ns = arrival_ns
+        self.queued_ns = 0
+        self.state = RequestState.NEW
+        self.cancelled = False
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHead:
+    """Name, type and shape of a tensor in a response; the shape has the batch dimension."""
+
+    name: str
+    datatype: DataType
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseLayout:
+    """What a response says besides its bytes; shared by all responses of the same model, outputs and shapes.
+
+    Attributes:
+        model_name: the model that answered.
+        model_version: the version that answered.
+        outputs: the tensors, in the order of the data.
+        encoded: for the encoders: what they made of this layout before, by a key of their own.
+    """
+
+    model_name: str
+    model_version: int
+    outputs: tuple[TensorHead, ...]
+    encoded: dict[object, object] = field(default_factory=dict)
+
+
+class InferResponse:
+    """One answer: a layout, the outputs' wire bytes in the layout's order, and parameters that the model set."""
+
+    __slots__ = ("data", "layout", "parameters")
+
+    def __init__(
+        self, layout: ResponseLayout, data: Sequence[Buffer], parameters: Mapping[str, Parameter] | None = None
+    ) -> None:
+        self.layout = layout
+        self.data = data
+        self.parameters = parameters

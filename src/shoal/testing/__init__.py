@@ -1,0 +1,1 @@
+"""Tools for tests, shipped to users: manual clock, backend conformance suite, strategies."""
