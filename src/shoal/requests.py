@@ -14,7 +14,7 @@ Tensors are wire bytes (see ``datatypes``), in any object with the buffer protoc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -120,6 +120,11 @@ class Sink(Protocol):
         """The client is gone or cancelled: a queued request is answered with CANCELLED, a running one is marked."""
 
 
+def _no_labels(name: str) -> tuple[str, ...]:
+    del name
+    return ()
+
+
 @dataclass(slots=True, eq=False)
 class RequestPlan:
     """What is the same for every request with this head, after it was checked against its model.
@@ -135,6 +140,10 @@ class RequestPlan:
         bytes_inputs: the inputs whose elements must be walked for every request (BYTES): positions in ``inputs``.
         priority: the priority level asked for; 0 when none.
         timeout_us: the queue timeout asked for, in microseconds; 0 when none.
+        batched: whether the first dimension of the model's tensors is the batch.
+        labels: the class labels of an output, by its name.
+        info: for execution: what the model may ask about a request with this head, None when there is nothing to tell.
+        info_made: whether ``info`` was filled in.
     """
 
     head: InferHead
@@ -147,6 +156,10 @@ class RequestPlan:
     bytes_inputs: tuple[int, ...] = ()
     priority: int = 0
     timeout_us: int = 0
+    batched: bool = True
+    labels: Callable[[str], tuple[str, ...]] = _no_labels
+    info: object = None
+    info_made: bool = False
 
 
 class RequestState(Enum):

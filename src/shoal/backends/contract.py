@@ -27,7 +27,10 @@ from shoal.errors import ShoalError
 from shoal.requests import Parameter
 
 Array = NDArray[Any]
-"""A tensor: dtype as ``DataType.numpy`` says; BYTES is an object array of bytes; BF16 is uint16 with the raw bits."""
+"""A tensor: dtype as ``DataType.numpy`` says; BYTES is an object array of bytes; BF16 is uint16 with the raw bits.
+
+An output that is BYTES may also hold text, which goes out as UTF-8, or be an array of NumPy bytes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class LoadContext:
-    """All that a backend gets to load a model: the spec, the configuration as JSON text, the files, the cores it may use."""
+    """What a backend gets to load a model: the spec, the configuration as JSON, the files, the cores it may use."""
 
     spec: ModelSpec
     config_json: str

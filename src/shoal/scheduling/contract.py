@@ -1,7 +1,9 @@
 """What a scheduler is: a pure keeper of queued requests that decides which of them run next.
 
 A scheduler does no I/O, reads no clock and starts nothing: it is told the time, changes its own state, and returns a
-decision. Execution calls ``take`` when an instance is free, and again when the time that ``wake_ns`` names has come.
+decision. Execution calls ``take`` when an instance is free; when it gives nothing, ``wake_ns`` says when to call
+``expired`` and ``take`` again. A scheduler marks a request queued and running; who answers one marks it done, also one
+that ``cancel``, ``expired`` or ``drain`` took out of the queue.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class Scheduler(Protocol):
         """The next batch for a free instance, marked running; None when nothing is to run now."""
 
     def wake_ns(self, now_ns: int) -> int | None:
-        """When ``take`` is worth calling again although nothing arrived; None when only an arrival can change it."""
+        """When to call ``expired`` and ``take`` again although nothing arrived; None when only an arrival matters."""
 
     def expired(self, now_ns: int) -> list[InferRequest]:
         """Take out the requests whose queue timeout has passed and that are to be rejected."""

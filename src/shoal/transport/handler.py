@@ -53,9 +53,11 @@ class HttpExchange(Protocol):
         peer: the client's address, for logs.
     """
 
-    head: RequestHead
     body: Buffer
     context: object
+
+    @property
+    def head(self) -> RequestHead: ...
 
     @property
     def peer(self) -> str: ...
@@ -99,12 +101,18 @@ class GrpcCall(Protocol):
         path: such as ``/inference.GRPCInferenceService/ModelInfer``.
         metadata: request headers by lower-case name, pseudo-headers left out; ``-bin`` values are decoded to bytes.
         context: the handler's own; None at first.
+        unary: False at first. A handler sets it in ``started`` when the call takes exactly one message; the transport
+            then refuses none and more than one (UNIMPLEMENTED), and ``half_closed`` is not called.
+        compression_level: 0 at first. A handler sets it to 1..9 in ``started`` to have its messages compressed where
+            the client accepts that.
         peer: the client's address, for logs.
     """
 
     path: str
     metadata: dict[str, str | bytes]
     context: object
+    unary: bool
+    compression_level: int
 
     @property
     def peer(self) -> str: ...
@@ -120,7 +128,11 @@ class GrpcCall(Protocol):
 
 
 class GrpcHandler(Protocol):
-    """Serves gRPC calls. For a unary call: ``started``, ``message``, ``half_closed``; the answer may come after ``message``."""
+    """Serves gRPC calls.
+
+    For a unary call: ``started``, ``message``, and ``half_closed`` unless ``unary`` was set or the call is answered;
+    the answer may come at any time after ``message``.
+    """
 
     def started(self, call: GrpcCall) -> None:
         """A call began; an unknown ``path`` is to be finished with UNIMPLEMENTED here."""
@@ -139,5 +151,3 @@ class GrpcHandler(Protocol):
 
     def cancelled(self, call: GrpcCall) -> None:
         """The client cancelled, its deadline passed, or its connection is gone; nothing may be sent any more."""
-
-

@@ -1,0 +1,179 @@
+"""The Python backend: runs Triton's Python models, ``model.py`` with a class ``TritonPythonModel``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shoal.backends import registry
+from shoal.backends.contract import BatchResult, LoadContext, ModelBatch, ModelFiles, OutputRoom
+from shoal.backends.python_batch import Collector, split
+from shoal.backends.python_complete import auto_complete
+from shoal.backends.python_failure import describe, log
+from shoal.backends.python_module import CLASS_NAME, load_model_class
+from shoal.backends.triton_python import server
+from shoal.backends.triton_python.request import InferenceRequest
+from shoal.backends.triton_python.response import InferenceResponse
+from shoal.config.spec import InstanceSpec
+from shoal.datatypes import DataType
+from shoal.errors import InternalError, InvalidArgumentError, ModelError, UnsupportedError
+
+
+class PythonBackend:
+    """Loads Python models.
+
+    Args:
+        settings: the backend's server-wide settings; those of Triton's shared memory have no meaning here.
+    """
+
+    name = "python"
+    process_per_instance = registry.TRAITS["python"].process_per_instance
+    preload = registry.TRAITS["python"].preload
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        del settings
+
+    def complete(self, config: Any, files: ModelFiles) -> None:
+        """Let the model complete its configuration (``auto_complete_config``); in place.
+
+        Raises:
+            ConfigError: the model's function failed.
+            ShoalError: the model could not be imported.
+        """
+        auto_complete(config, files)
+
+    def load(self, context: LoadContext) -> PythonModel:
+        """Import the model.
+
+        Raises:
+            ShoalError: it could not be imported, has no ``execute`` or needs what is not supported.
+        """
+        config = json.loads(context.config_json)
+        if config.get("model_transaction_policy", {}).get("decoupled"):
+            raise UnsupportedError(
+                f"model '{context.spec.name}' is decoupled, which the Python backend does not support in this version"
+            )
+        model_class = load_model_class(context.spec.name, context.files, context.spec.filename)
+        if not callable(getattr(model_class, "execute", None)):
+            raise InvalidArgumentError(f"model '{context.spec.name}': '{CLASS_NAME}' has no method 'execute'")
+        return PythonModel(model_class, context)
+
+
+class PythonModel:
+    """An imported model.
+
+    Args:
+        model_class: its ``TritonPythonModel``.
+        context: what it was loaded with.
+    """
+
+    def __init__(self, model_class: type[Any], context: LoadContext) -> None:
+        self._class = model_class
+        self._context = context
+
+    def instance(self, spec: InstanceSpec) -> PythonInstance:
+        """Make an instance: construct the model's class and call ``initialize``.
+
+        Raises:
+            InternalError: the model's code failed.
+        """
+        server.set_model_dir(str(self._context.files.version_dir))
+        try:
+            model = self._class()
+            if hasattr(model, "initialize"):
+                model.initialize(self._arguments(spec))
+        except (Exception, SystemExit) as error:  # the model's own code may raise anything
+            log(error)
+            raise InternalError(f"failed to initialize model instance '{spec.name}': {describe(error)}") from error
+        return PythonInstance(model, spec.name, self._context)
+
+    def _arguments(self, spec: InstanceSpec) -> dict[str, str]:
+        """Triton's arguments to ``initialize``; all of them are text, and the repository is the model's directory."""
+        return {
+            "model_config": self._context.config_json,
+            "model_instance_kind": spec.kind.name,
+            "model_instance_name": spec.name,
+            "model_instance_device_id": str(spec.device_id),
+            "model_repository": str(self._context.files.model_dir),
+            "model_version": str(self._context.spec.version),
+            "model_name": self._context.spec.name,
+        }
+
+    def close(self) -> None:
+        """Nothing is shared between instances."""
+
+
+class PythonInstance:
+    """One object of the model's class, and the event loop that its coroutines run on.
+
+    Args:
+        model: the object, initialized.
+        name: the instance's name.
+        context: what the model was loaded with.
+    """
+
+    def __init__(self, model: Any, name: str, context: LoadContext) -> None:
+        spec = context.spec
+        self._model = model
+        self._execute = model.execute
+        self._name = name
+        self._bf16 = frozenset(tensor.name for tensor in spec.inputs if tensor.datatype is DataType.BF16)
+        self._collector = Collector(spec.name, {tensor.name: tensor.datatype for tensor in spec.outputs})
+        self._runner: asyncio.Runner | None = None
+        self._closed = False
+
+    def execute(self, batch: ModelBatch, room: OutputRoom) -> BatchResult:
+        """Call the model's ``execute`` with the batch's requests.
+
+        Raises:
+            ModelError: it raised, or did not return one response for each request.
+        """
+        requests = split(batch, self._bf16)
+        try:
+            responses = self._execute(requests)
+            if type(responses) is not list and asyncio.iscoroutine(responses):
+                responses = self._run(responses)
+        except (Exception, SystemExit) as error:  # the model's own code may raise anything
+            log(error)
+            raise self._failure(describe(error)) from error
+        self._check(responses, requests)
+        return self._collector.collect(responses, batch, room)
+
+    def _run(self, coroutine: Any) -> Any:
+        """Run a coroutine to its end, on a loop that is kept so that what the model starts there lives on."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(coroutine)
+
+    def _check(self, responses: Any, requests: list[InferenceRequest]) -> None:
+        if type(responses) is not list and not isinstance(responses, list):
+            raise self._failure(f"Expected a list in the execute return, found type '{type(responses)}'.")
+        if len(responses) != len(requests):
+            raise self._failure(
+                "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
+                f"InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) size is:{len(responses)}\n"
+            )
+        for response in responses:
+            if not isinstance(response, InferenceResponse):
+                raise self._failure(
+                    "Expected an 'InferenceResponse' object in the execute function return list, "
+                    f"found type '{type(response)}'."
+                )
+
+    def _failure(self, text: str) -> ModelError:
+        return ModelError(f"Failed to process the request(s) for model '{self._name}', message: {text}")
+
+    def close(self) -> None:
+        """Call the model's ``finalize``; what it raises is logged."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if hasattr(self._model, "finalize"):
+                self._model.finalize()
+        except (Exception, SystemExit) as error:  # the model's own code may raise anything
+            log(error)
+        if self._runner is not None:
+            self._runner.close()

@@ -1,0 +1,123 @@
+"""The server's end of one instance's channel: sends a batch, hears of its end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+
+from shoal.config.spec import InstanceSpec
+from shoal.errors import UnavailableError
+from shoal.execution.arena import Arena
+from shoal.execution.blocks import InstanceBlocks
+from shoal.execution.messages import (
+    RECEIVE_NBYTES,
+    BatchDone,
+    FrameReader,
+    FromInstance,
+    RoomGranted,
+    RoomNeeded,
+    RunBatch,
+    frame,
+)
+from shoal.scheduling.contract import Batch
+
+_decode: Callable[[bytes], FromInstance] = msgspec.msgpack.Decoder(FromInstance).decode
+
+
+class InstanceChannel:
+    """One instance as the server sees it; runs one batch at a time.
+
+    Attributes:
+        spec: which instance it is.
+        blocks: its shared memory.
+        batch: the batch that runs, None when idle.
+        taken_ns: when that batch was taken from the queue.
+        worker_end: the socket to hand to the worker; to be closed here afterwards.
+    """
+
+    def __init__(
+        self,
+        spec: InstanceSpec,
+        arena: Arena,
+        on_done: Callable[[InstanceChannel, BatchDone], None],
+        on_closed: Callable[[InstanceChannel], None],
+    ) -> None:
+        self.spec = spec
+        self.blocks = InstanceBlocks(arena)
+        self.batch: Batch | None = None
+        self.taken_ns = 0
+        self._on_done = on_done
+        self._on_closed = on_closed
+        self._reader = FrameReader()
+        self._unsent = b""
+        self._socket, self.worker_end = socket.socketpair()
+        self._socket.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket.fileno(), self._receive)
+
+    def send(self, message: RunBatch | RoomGranted) -> None:
+        """Send a message; what the socket does not take at once follows when it can."""
+        data = frame(message)
+        sent = 0
+        if not self._unsent:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                return  # the worker is gone, which is noticed where its answers are read
+            if sent == len(data):
+                return
+            self._loop.add_writer(self._socket.fileno(), self._send_rest)
+        self._unsent += data[sent:]
+
+    def _send_rest(self) -> None:
+        try:
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent = b""
+        if not self._unsent:
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _receive(self) -> None:
+        data = b""
+        with suppress(ConnectionError):
+            try:
+                data = self._socket.recv(RECEIVE_NBYTES)
+            except BlockingIOError:
+                return
+        if not data:
+            self.close()
+            self._on_closed(self)
+            return
+        for part in self._reader.split(data):
+            message = _decode(part)
+            if type(message) is RoomNeeded:
+                self._grant(message.nbytes)
+            else:
+                assert isinstance(message, BatchDone)
+                self._on_done(self, message)
+
+    def _grant(self, nbytes: int) -> None:
+        try:
+            block = self.blocks.more_output_room(nbytes)
+        except UnavailableError:
+            self.send(RoomGranted(0, 0))
+        else:
+            self.send(RoomGranted(block.offset, block.nbytes))
+
+    def close(self) -> None:
+        """Close the channel: the instance finishes its batch, if any, and ends."""
+        if self._socket.fileno() < 0:
+            return
+        self._loop.remove_reader(self._socket.fileno())
+        if self._unsent:
+            self._loop.remove_writer(self._socket.fileno())
+            self._unsent = b""
+        self._socket.close()

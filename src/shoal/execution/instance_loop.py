@@ -1,0 +1,158 @@
+"""The life of one instance in its worker: receive a batch, place its inputs, run it, place its outputs, answer.
+
+One iteration touches each tensor's description once; the bytes stay where they are in shared memory.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+
+import msgspec
+import numpy as np
+
+from shoal.backends.contract import Array, BatchResult, Instance, ModelBatch, RequestInfo, RequestResult
+from shoal.config.spec import ModelSpec
+from shoal.datatypes import BY_NUMPY, DataType
+from shoal.errors import InternalError, ShoalError, Status
+from shoal.execution.arena import Mapping
+from shoal.execution.bytes_arrays import decode_bytes, encode_bytes
+from shoal.execution.messages import (
+    BatchDone,
+    BlockingChannel,
+    Info,
+    Outcome,
+    Place,
+    RoomGranted,
+    RoomNeeded,
+    RunBatch,
+    ToInstance,
+)
+from shoal.execution.room import Room
+
+NUMPY_TYPES = {datatype: np.dtype(datatype.numpy or "u2") for datatype in DataType}
+"""NumPy's type for each datatype; BF16 travels as its raw 16 bits."""
+
+
+class InstanceLoop:
+    """Serves one instance's channel until the server closes it."""
+
+    def __init__(self, instance: Instance, channel: socket.socket, spec: ModelSpec, mapping: Mapping) -> None:
+        self._instance = instance
+        self._channel = BlockingChannel(channel, msgspec.msgpack.Decoder(ToInstance))
+        self._mapping = mapping
+        self._room = Room(mapping, self._grow)
+        self._batched = spec.max_batch_size > 0
+        self._inputs = [(tensor.name, tensor.datatype, NUMPY_TYPES[tensor.datatype]) for tensor in spec.inputs]
+        self._outputs = {tensor.name: (index, tensor.datatype) for index, tensor in enumerate(spec.outputs)}
+        self._default_info = RequestInfo(outputs=tuple(self._outputs))
+        self._batch = 0
+
+    def run(self) -> None:
+        """Run batches until the channel closes, then close the instance."""
+        try:
+            while (message := self._channel.receive()) is not None:
+                assert isinstance(message, RunBatch)
+                self._channel.send(self._serve(message))
+            self._instance.close()
+        except BaseException:  # nobody else sees a thread's end: the process ends loudly, and the server replaces it
+            traceback.print_exc()
+            os._exit(1)
+
+    def _serve(self, message: RunBatch) -> BatchDone:
+        self._batch = message.batch
+        try:
+            return self._execute(message)
+        except ShoalError as error:
+            status, text = error.status, error.message
+        except (Exception, SystemExit) as error:  # a model may raise anything: its requests are told
+            traceback.print_exc()
+            status, text = Status.INTERNAL, f"{type(error).__name__}: {error}"
+        now = time.monotonic_ns()
+        return BatchDone(message.batch, now, now, now, [], status=status.name, message=text)
+
+    def _execute(self, message: RunBatch) -> BatchDone:
+        room = self._room
+        room.reset(message.room_offset, message.room_nbytes)
+        batch = ModelBatch(self._place_inputs(message.inputs), message.rows, self._infos(message), self._batched)
+        input_ns = time.monotonic_ns()
+        result = self._instance.execute(batch, room)
+        infer_ns = time.monotonic_ns()
+        done = BatchDone(message.batch, input_ns, infer_ns, 0, [])
+        self._store(result, message.rows, done)
+        done.output_ns = time.monotonic_ns()
+        return done
+
+    def _place_inputs(self, places: list[Place]) -> dict[str, Array]:
+        memory, view = self._mapping.memory, self._mapping.view
+        arrays: dict[str, Array] = {}
+        for index, offset, nbytes, shape in places:
+            name, datatype, dtype = self._inputs[index]
+            if datatype is DataType.BYTES:
+                arrays[name] = decode_bytes(view[offset : offset + nbytes], shape)
+            else:
+                arrays[name] = np.ndarray(shape, dtype, memory, offset)
+        return arrays
+
+    def _infos(self, message: RunBatch) -> list[RequestInfo]:
+        if message.infos is None:
+            return [self._default_info] * len(message.rows)
+        return [self._info(info) for info in message.infos]
+
+    def _info(self, info: Info) -> RequestInfo:
+        outputs = info.outputs or self._default_info.outputs
+        return RequestInfo(info.request_id, info.parameters, outputs, info.priority, info.timeout_us)
+
+    def _store(self, result: BatchResult, rows: list[int], done: BatchDone) -> None:
+        if result.gathered is not None:
+            for name, array in result.gathered.items():
+                done.gathered.append(self._store_gathered(name, array, rows, done))
+        else:
+            assert result.per_request is not None
+            done.outcomes = [self._store_outcome(one) for one in result.per_request]
+
+    def _store_gathered(self, name: str, array: Array, rows: list[int], done: BatchDone) -> Place:
+        index, datatype = self._output(name, array)
+        if datatype is not DataType.BYTES:
+            return index, self._room.store(array), array.nbytes, array.shape
+        pieces = self._encode_rows(array, rows) if self._batched else [encode_bytes(array)]
+        done.splits = done.splits or {}
+        done.splits[index] = [len(piece) for piece in pieces]
+        data = b"".join(pieces)
+        return index, self._room.store_bytes(data), len(data), array.shape
+
+    @staticmethod
+    def _encode_rows(array: Array, rows: list[int]) -> list[bytes]:
+        ends = np.cumsum(rows).tolist()
+        return [encode_bytes(array[end - count : end]) for end, count in zip(ends, rows, strict=True)]
+
+    def _store_outcome(self, result: RequestResult) -> Outcome:
+        parameters = dict(result.parameters) if result.parameters else None
+        if result.error is not None:
+            return Outcome([], result.error.status.name, result.error.message, parameters)
+        return Outcome([self._store_one(*output) for output in result.outputs.items()], parameters=parameters)
+
+    def _store_one(self, name: str, array: Array) -> Place:
+        index, datatype = self._output(name, array)
+        if datatype is not DataType.BYTES:
+            return index, self._room.store(array), array.nbytes, array.shape
+        data = encode_bytes(array)
+        return index, self._room.store_bytes(data), len(data), array.shape
+
+    def _output(self, name: str, array: Array) -> tuple[int, DataType]:
+        """Which output this is; the server trusts what a worker says of its outputs, so it is checked here."""
+        index, datatype = self._outputs[name]
+        if array.dtype != NUMPY_TYPES[datatype] and datatype is not DataType.BYTES:
+            found = BY_NUMPY.get(array.dtype.str.lstrip("<|="), array.dtype)
+            raise InternalError(f"output '{name}' has data type {found!r}, but the configuration says {datatype!r}")
+        return index, datatype
+
+    def _grow(self, nbytes: int) -> tuple[int, int]:
+        self._channel.send(RoomNeeded(self._batch, nbytes))
+        granted = self._channel.receive()
+        assert isinstance(granted, RoomGranted)
+        if granted.nbytes < nbytes:
+            raise InternalError(f"no shared memory left for {nbytes} bytes of outputs")
+        return granted.offset, granted.nbytes

@@ -1,0 +1,240 @@
+"""The messages between the server, the fork server and the workers.
+
+All are msgpack arrays behind a 4-byte little-endian length, over Unix stream sockets. Three conversations:
+
+* server and fork server: ``Spawn`` -> ``Spawned``; ``Exited`` whenever a child is gone.
+* server and worker, on the worker's control socket, while it loads: ``LoadModel`` -> ``Completed`` ->
+  ``StartInstances`` -> ``Ready``, with ``LoadFailed`` in place of either answer.
+* server and instance, on a channel of its own: ``RunBatch`` -> ``BatchDone``, one message each way per batch, whatever
+  the number of requests. When the outputs outgrow the room that the server guessed: ``RoomNeeded`` -> ``RoomGranted``.
+
+Tensors never travel here: a message holds their places in the arena.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Generic, TypeVar
+
+import msgspec
+
+PREFIX_NBYTES = 4
+RECEIVE_NBYTES = 256 * 1024
+
+Place = tuple[int, int, int, tuple[int, ...]]
+"""A tensor in the arena: which input or output, offset, nbytes, shape."""
+
+
+class Spawn(msgspec.Struct, array_like=True, tag=1):
+    """Fork a worker that has imported ``modules``; its control socket, log pipe and arena come along as descriptors."""
+
+    worker: int
+    modules: list[str]
+
+
+class Spawned(msgspec.Struct, array_like=True, tag=2):
+    """The worker runs under this process id."""
+
+    worker: int
+    pid: int
+
+
+class Exited(msgspec.Struct, array_like=True, tag=3):
+    """A worker is gone; ``status`` is its exit code, or minus the signal that killed it."""
+
+    worker: int
+    status: int
+
+
+class LoadModel(msgspec.Struct, array_like=True, tag=4):
+    """Load this model version.
+
+    Attributes:
+        backend: the backend's name, "" to be found from the completed configuration.
+        config: the serialized ``ModelConfig``.
+        complete: whether the model is to complete the configuration.
+        repository: the repository's folder.
+        model_dir: the model's folder.
+        version: the version to load.
+        gpu_count: GPUs that the server sees.
+        arena_nbytes: length of the arena to map.
+        options: the ``--backend-config`` settings for this backend.
+    """
+
+    backend: str
+    config: bytes
+    complete: bool
+    repository: str
+    model_dir: str
+    version: int
+    gpu_count: int
+    arena_nbytes: int
+    options: dict[str, str]
+
+
+class Completed(msgspec.Struct, array_like=True, tag=5):
+    """The configuration, completed by the model."""
+
+    config: bytes
+
+
+class StartInstances(msgspec.Struct, array_like=True, tag=6):
+    """Load the model and start these instances, by their place in the spec; a channel comes along for each."""
+
+    config: bytes
+    numbers: list[int]
+
+
+class Ready(msgspec.Struct, array_like=True, tag=7):
+    """Every instance waits for batches."""
+
+
+class LoadFailed(msgspec.Struct, array_like=True, tag=8):
+    """The model cannot be loaded: a status name and a message."""
+
+    status: str
+    message: str
+
+
+class Info(msgspec.Struct, array_like=True, omit_defaults=True):
+    """What a model may ask about one request; see ``backends.contract.RequestInfo``."""
+
+    request_id: str = ""
+    parameters: dict[str, bool | int | float | str] = {}
+    outputs: tuple[str, ...] = ()
+    priority: int = 0
+    timeout_us: int = 0
+
+
+class RunBatch(msgspec.Struct, array_like=True, tag=9):
+    """Run a batch.
+
+    Attributes:
+        batch: its number.
+        rows: rows of each request.
+        inputs: the gathered inputs.
+        room_offset: where outputs may be written.
+        room_nbytes: how many bytes they may take.
+        infos: one per request, or None when none has anything to tell.
+    """
+
+    batch: int
+    rows: list[int]
+    inputs: list[Place]
+    room_offset: int
+    room_nbytes: int
+    infos: list[Info] | None
+
+
+class Outcome(msgspec.Struct, array_like=True, omit_defaults=True):
+    """One request's own outcome: its outputs, or a status name and a message."""
+
+    outputs: list[Place]
+    status: str = ""
+    message: str = ""
+    parameters: dict[str, bool | int | float | str] | None = None
+
+
+class BatchDone(msgspec.Struct, array_like=True, tag=10):
+    """A batch is done.
+
+    Attributes:
+        batch: its number.
+        input_ns: when its inputs were in place (monotonic).
+        infer_ns: when the model was done.
+        output_ns: when its outputs were in place.
+        gathered: the outputs of all rows, one after the other.
+        splits: for each gathered BYTES output, by its index, the bytes of each request.
+        outcomes: one per request when the model answered request by request; None otherwise.
+        status: not empty when the whole batch failed.
+        message: why it failed.
+    """
+
+    batch: int
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+    gathered: list[Place]
+    splits: dict[int, list[int]] | None = None
+    outcomes: list[Outcome] | None = None
+    status: str = ""
+    message: str = ""
+
+
+class RoomNeeded(msgspec.Struct, array_like=True, tag=11):
+    """The outputs need more room."""
+
+    batch: int
+    nbytes: int
+
+
+class RoomGranted(msgspec.Struct, array_like=True, tag=12):
+    """More room for the outputs of the batch that runs; nbytes 0 when there is none to give."""
+
+    offset: int
+    nbytes: int
+
+
+FromForkServer = Spawned | Exited
+FromControl = Completed | Ready | LoadFailed
+FromInstance = BatchDone | RoomNeeded
+ToInstance = RunBatch | RoomGranted
+ToControl = LoadModel | StartInstances
+
+Message = TypeVar("Message")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """A message as it goes over the wire."""
+    data = _encode(message)
+    return len(data).to_bytes(PREFIX_NBYTES, "little") + data
+
+
+class FrameReader:
+    """Cuts received bytes into messages' bytes."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def split(self, received: bytes) -> list[bytes]:
+        """The whole messages in what was received so far; a part of one is held back."""
+        if not self._held and len(received) == int.from_bytes(received[:PREFIX_NBYTES], "little") + PREFIX_NBYTES:
+            return [received[PREFIX_NBYTES:]]
+        data = self._held + received
+        messages, start = [], 0
+        while len(data) - start >= PREFIX_NBYTES:
+            end = start + PREFIX_NBYTES + int.from_bytes(data[start : start + PREFIX_NBYTES], "little")
+            if end > len(data):
+                break
+            messages.append(data[start + PREFIX_NBYTES : end])
+            start = end
+        self._held = data[start:]
+        return messages
+
+
+class BlockingChannel(Generic[Message]):
+    """A worker's end of a socket: blocking, one message at a time."""
+
+    __slots__ = ("_decode", "_reader", "_socket", "_waiting")
+
+    def __init__(self, connection: socket.socket, decoder: msgspec.msgpack.Decoder[Message]) -> None:
+        self._socket = connection
+        self._decode = decoder.decode
+        self._reader = FrameReader()
+        self._waiting: list[bytes] = []
+
+    def receive(self) -> Message | None:
+        """The next message; None when the other end is closed."""
+        while not self._waiting:
+            data = self._socket.recv(RECEIVE_NBYTES)
+            if not data:
+                return None
+            self._waiting = self._reader.split(data)
+        return self._decode(self._waiting.pop(0))
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send a message."""
+        self._socket.sendall(frame(message))

@@ -1,0 +1,310 @@
+"""ModelRuntime: one model version being served. Requests go in, batches go to instances, answers come out.
+
+::
+
+    submit -> scheduler -> (an instance is free) take -> gather -> instance ~~~> worker
+    responder <- scatter <------------------------------------ done <~~~~~~~~~~~~~'
+
+Requests that arrive in the same turn of the event loop are looked at together: the first one asks for a dispatch at the
+end of the turn, so what one read of a socket brought can share a batch. A free instance is given its next batch before
+the answers of its last one are written, so it works while the server encodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shoal.clock import Clock
+from shoal.config.spec import InstanceSpec, ModelSpec
+from shoal.errors import CancelledError, QueueTimeoutError, ShoalError, UnavailableError, WorkerError
+from shoal.execution.gather import Gatherer
+from shoal.execution.instance import InstanceChannel
+from shoal.execution.messages import BatchDone
+from shoal.execution.recorder import BatchTimes, Recorder
+from shoal.execution.scatter import Answer, Scatterer
+from shoal.execution.worker_group import GroupEvents, WorkerGroup, WorkerOrder
+from shoal.execution.worker_process import WorkerProcess
+from shoal.requests import InferRequest, InferResponse, RequestState
+from shoal.scheduling.admission import check_payload
+from shoal.scheduling.contract import Batch, Scheduler
+from shoal.scheduling.ordering import ResponseOrder
+from shoal.scheduling.texts import request_prefix
+
+HUNG_CHECKS = 4
+"""How often within the execution timeout running batches are looked at."""
+
+TIMEOUT_TEXT = "Request timeout expired"
+
+log = logging.getLogger("shoal.model")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """What the server sets for every model.
+
+    Attributes:
+        clock: the clock.
+        execution_timeout_s: a batch that runs longer costs its worker its life; 0 for no limit.
+    """
+
+    clock: Clock
+    execution_timeout_s: float = 0.0
+
+
+class ModelRuntime:
+    """Serves one model version (a ``requests.Sink``). All methods are called on the event loop's thread.
+
+    Attributes:
+        spec: the model.
+        scheduler: its queue.
+        arena: the shared memory of its requests and batches.
+        groups: its workers.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, scheduler: Scheduler, recorder: Recorder, order: WorkerOrder, settings: RuntimeSettings
+    ) -> None:
+        self.spec = spec
+        self.scheduler = scheduler
+        self.arena = order.arena
+        self.groups: list[WorkerGroup] = []
+        self._order = order
+        self._recorder = recorder
+        self._now_ns = settings.clock.now_ns
+        self._timeout_s = settings.execution_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._gatherer = Gatherer(spec, order.arena.mapping)
+        self._scatterer = Scatterer(spec)
+        self._ordering: ResponseOrder | None = (
+            ResponseOrder() if spec.batching is not None and spec.batching.preserve_ordering else None
+        )
+        self._idle: deque[InstanceChannel] = deque()
+        self._running = 0
+        self._batches = 0
+        self._dispatch_asked = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._closed: str = ""
+        self._down: str = ""
+        self._emptied: asyncio.Event = asyncio.Event()
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self, share_worker: bool, loaded: WorkerProcess | None) -> None:
+        """Start every worker; all must come up.
+
+        Args:
+            share_worker: whether the instances are threads of one worker, or have a worker each.
+            loaded: the worker that completed the configuration, to be used for the first group.
+
+        Raises:
+            ShoalError: one could not start; the others are stopped again.
+        """
+        instances = dict(enumerate(self.spec.instances))
+        shares = [instances] if share_worker else [{number: spec} for number, spec in instances.items()]
+        self.groups = [self._group(share) for share in shares]
+        starts = [group.start(loaded if index == 0 else None) for index, group in enumerate(self.groups)]
+        failures = [result for result in await asyncio.gather(*starts, return_exceptions=True) if result is not None]
+        if failures:
+            await self.stop(0.0)
+            raise failures[0]
+        if self._timeout_s > 0:
+            self._loop.call_later(self._timeout_s / HUNG_CHECKS, self._check_hung)
+
+    def _group(self, instances: dict[int, InstanceSpec]) -> WorkerGroup:
+        events = GroupEvents(self._instance_idle, self._batch_done, self._instances_lost, self._not_restarted)
+        return WorkerGroup(self.spec.name, self._order, instances, events)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every instance can take batches."""
+        return not self._closed and all(group.up for group in self.groups)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait or run."""
+        return self.scheduler.statistics().requests + self._running
+
+    def close(self, reason: str) -> None:
+        """Take no more requests: they are answered with UNAVAILABLE and this reason. Those taken are answered yet."""
+        self._closed = reason
+
+    async def drained(self) -> None:
+        """Wait until no request waits or runs."""
+        while self.in_flight:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    async def stop(self, timeout_s: float) -> None:
+        """End the workers; requests that still wait are answered with UNAVAILABLE."""
+        self.close(self._closed or f"model '{self.spec.name}' is stopping")
+        self._fail_queued(UnavailableError(self._closed))
+        await asyncio.gather(*(group.stop(timeout_s) for group in self.groups))
+        for group in self.groups:
+            for channel in group.channels:
+                self._fail_batch(channel, UnavailableError(self._closed))
+        self.arena.close()
+
+    # --- requests in ------------------------------------------------------------------------------------------------
+
+    def submit(self, request: InferRequest) -> None:
+        """Queue the request; it is answered through its responder, also when it cannot be queued."""
+        now_ns = self._now_ns()
+        try:
+            if self._closed or self._down:
+                raise UnavailableError(self._closed or self._down)
+            if request.plan.bytes_inputs:
+                check_payload(request)
+            self.scheduler.enqueue(request, now_ns)
+        except ShoalError as error:
+            self._fail(request, error, now_ns)
+            return
+        if self._idle and not self._dispatch_asked:
+            self._dispatch_asked = True
+            self._loop.call_soon(self._dispatch)
+
+    def cancel(self, request: InferRequest) -> None:
+        """The client is gone or cancelled: a queued request is answered with CANCELLED, a running one is marked."""
+        if self.scheduler.cancel(request):
+            self._fail(request, CancelledError("request was cancelled while it waited in the queue"), self._now_ns())
+        elif request.state is RequestState.RUNNING:
+            request.cancelled = True
+
+    # --- batches out ------------------------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Give every free instance a batch, as far as there are batches to give."""
+        self._dispatch_asked = False
+        idle, scheduler = self._idle, self.scheduler
+        now_ns = self._now_ns()
+        for request in scheduler.expired(now_ns):
+            self._fail(request, QueueTimeoutError(request_prefix(request.plan.head) + TIMEOUT_TEXT), now_ns)
+        while idle:
+            batch = scheduler.take(now_ns)
+            if batch is None:
+                self._wake_at(scheduler.wake_ns(now_ns))
+                return
+            self._run(idle.popleft(), batch, now_ns)
+
+    def _run(self, instance: InstanceChannel, batch: Batch, now_ns: int) -> None:
+        try:
+            message = self._gatherer.message(self._batches, batch, instance.blocks)
+        except ShoalError as error:
+            self._idle.append(instance)
+            for request in batch.requests:
+                self._fail(request, error, now_ns)
+            return
+        self._batches += 1
+        self._running += len(batch.requests)
+        instance.batch = batch
+        instance.taken_ns = now_ns
+        if self._ordering is not None:
+            self._ordering.dispatched(batch)
+        instance.send(message)
+
+    def _wake_at(self, wake_ns: int | None) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if wake_ns is not None:
+            delay_s = max(0, wake_ns - self._now_ns()) / 1e9
+            self._wake = self._loop.call_later(delay_s, self._dispatch)
+
+    # --- answers back -----------------------------------------------------------------------------------------------
+
+    def _batch_done(self, instance: InstanceChannel, done: BatchDone) -> None:
+        batch, instance.batch = instance.batch, None
+        assert batch is not None
+        taken_ns = instance.taken_ns
+        answers = self._scatterer.answers(batch, done, instance.blocks)
+        self._gatherer.sizes.learn(sum(place[2] for place in done.gathered), batch.rows)
+        instance.blocks.end_batch()
+        self._idle.append(instance)
+        self._dispatch()
+        times = BatchTimes(taken_ns, done.input_ns, done.infer_ns, done.output_ns, 0)
+        self._release(batch, lambda: self._answer(batch, answers, times))
+
+    def _release(self, batch: Batch, deliver: Callable[[], None]) -> None:
+        """Deliver a batch's answers now or, where order is to be kept, when those before it are delivered."""
+        if self._ordering is None:
+            deliver()
+            return
+        for ready in self._ordering.completed(batch, deliver):
+            ready()
+
+    def _answer(self, batch: Batch, answers: list[Answer], times: BatchTimes) -> None:
+        self._running -= len(batch.requests)
+        now_ns = self._now_ns()
+        failed = 0
+        for request, answer in zip(batch.requests, answers, strict=True):
+            if type(answer) is InferResponse:
+                request.state = RequestState.DONE
+                request.responder.completed(request, answer)
+            else:
+                failed += 1
+                assert isinstance(answer, ShoalError)
+                self._fail(request, answer, now_ns)
+        times.done_ns = now_ns
+        self._recorder.batch_succeeded(batch, times, failed)
+        self._note_emptied()
+
+    def _fail(self, request: InferRequest, error: ShoalError, now_ns: int) -> None:
+        request.state = RequestState.DONE
+        self._recorder.request_failed(request, error.reason, now_ns)
+        request.responder.failed(request, error)
+        self._note_emptied()
+
+    def _note_emptied(self) -> None:
+        if self._closed and not self.in_flight:
+            self._emptied.set()
+
+    # --- instances come and go --------------------------------------------------------------------------------------
+
+    def _instance_idle(self, instance: InstanceChannel) -> None:
+        self._down = ""
+        self._idle.append(instance)
+        self._dispatch()
+
+    def _instances_lost(self, instances: list[InstanceChannel], error: WorkerError) -> None:
+        for instance in instances:
+            if instance in self._idle:
+                self._idle.remove(instance)
+            self._fail_batch(instance, error)
+
+    def _fail_batch(self, instance: InstanceChannel, error: ShoalError) -> None:
+        batch, instance.batch = instance.batch, None
+        if batch is not None:
+            self._release(batch, lambda: self._fail_running(batch, error))
+
+    def _fail_running(self, batch: Batch, error: ShoalError) -> None:
+        self._running -= len(batch.requests)
+        now_ns = self._now_ns()
+        for request in batch.requests:
+            self._fail(request, error, now_ns)
+
+    def _not_restarted(self, error: ShoalError) -> None:
+        """No worker came up: with none left, those who wait are told rather than kept."""
+        if not any(group.up for group in self.groups):
+            self._down = f"model '{self.spec.name}' is not ready: {error.message}"
+            self._fail_queued(UnavailableError(self._down))
+
+    def _fail_queued(self, error: ShoalError) -> None:
+        now_ns = self._now_ns()
+        for request in self.scheduler.drain():
+            self._fail(request, error, now_ns)
+
+    def _check_hung(self) -> None:
+        """Kill workers whose batch runs for longer than the execution timeout."""
+        if self._closed and not self.in_flight:
+            return
+        limit_ns = self._now_ns() - int(self._timeout_s * 1e9)
+        for group in self.groups:
+            if any(channel.batch is not None and channel.taken_ns < limit_ns for channel in group.channels):
+                group.kill(
+                    f"model '{self.spec.name}' did not answer within the execution timeout of {self._timeout_s:g} s; "
+                    f"its worker (pid {group.pid}) was killed"
+                )
+        self._loop.call_later(self._timeout_s / HUNG_CHECKS, self._check_hung)

@@ -1,0 +1,138 @@
+"""From a finished batch to one response per request: rows cut out of the gathered outputs, each to its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shoal.config.spec import ModelSpec, TensorSpec
+from shoal.errors import InternalError, ModelError, ShoalError, Status
+from shoal.execution.blocks import LARGE_NBYTES, InstanceBlocks
+from shoal.execution.messages import BatchDone, Outcome, Place
+from shoal.requests import Buffer, InferRequest, InferResponse, ResponseLayout, Shape, TensorHead
+from shoal.scheduling.contract import Batch
+
+KEPT_LAYOUTS = 1024
+
+Answer = InferResponse | ShoalError
+
+
+class Scatterer:
+    """Makes responses for one model version."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._batched = spec.max_batch_size > 0
+        self._layouts: dict[tuple[object, ...], tuple[ResponseLayout, tuple[int, ...]]] = {}
+
+    def answers(self, batch: Batch, done: BatchDone, blocks: InstanceBlocks) -> list[Answer]:
+        """One answer per request of the batch, in its order."""
+        if done.status:
+            error = ModelError(done.message, Status[done.status])
+            return [error] * len(batch.requests)
+        try:
+            if done.outcomes is not None:
+                return [self._outcome(*pair, blocks) for pair in zip(batch.requests, done.outcomes, strict=True)]
+            return self._gathered(batch, done, blocks)
+        except ShoalError as error:
+            return [error] * len(batch.requests)
+
+    def _gathered(self, batch: Batch, done: BatchDone, blocks: InstanceBlocks) -> list[Answer]:
+        requests, splits = batch.requests, done.splits or {}
+        rows = [request.plan.rows for request in requests]
+        columns = {
+            place[0]: self._column(place, batch.rows, rows, splits.get(place[0]), blocks) for place in done.gathered
+        }
+        answers: list[Answer] = []
+        plan = None
+        for position, request in enumerate(requests):
+            if request.plan is not plan:
+                plan = request.plan
+                layout, produced = self._layout(plan.outputs, self._shapes(done.gathered, plan.rows))
+            answers.append(InferResponse(layout, [columns[index][position] for index in produced]))
+        return answers
+
+    def _shapes(self, places: list[Place], rows: int) -> tuple[tuple[int, Shape], ...]:
+        """The shape of each output of a request with so many rows."""
+        if not self._batched:
+            return tuple((index, shape) for index, _, _, shape in places)
+        return tuple((index, (rows, *shape[1:])) for index, _, _, shape in places)
+
+    def _column(
+        self, place: Place, total_rows: int, rows: list[int], split: list[int] | None, blocks: InstanceBlocks
+    ) -> Sequence[Buffer]:
+        """One output's bytes for each request."""
+        index, offset, nbytes, shape = place
+        if not self._batched:
+            return [blocks.view(offset, nbytes) if nbytes >= LARGE_NBYTES else blocks.read(offset, nbytes)]
+        if not shape or shape[0] != total_rows:
+            name = self._spec.outputs[index].name
+            raise InternalError(
+                f"model '{self._spec.name}' gave output '{name}' the shape {list(shape)} for a batch of "
+                f"{total_rows} rows; the first dimension must be the batch"
+            )
+        row_nbytes = nbytes // total_rows
+        sizes = split if split is not None else [row_nbytes * count for count in rows]
+        if nbytes >= LARGE_NBYTES and max(sizes) >= LARGE_NBYTES:
+            return _cut_views(offset, sizes, blocks)
+        data = blocks.read(offset, nbytes)
+        if len(sizes) == 1:
+            return [data]
+        if split is None and len(rows) == total_rows:
+            return [data[start : start + row_nbytes] for start in range(0, nbytes, row_nbytes)] or [b""] * len(rows)
+        return _cut(data, sizes)
+
+    def _outcome(self, request: InferRequest, outcome: Outcome, blocks: InstanceBlocks) -> Answer:
+        if outcome.status:
+            return ModelError(outcome.message, Status[outcome.status])
+        shapes = tuple((index, shape) for index, _, _, shape in outcome.outputs)
+        layout, produced = self._layout(request.plan.outputs, shapes)
+        data: dict[int, Buffer] = {}
+        for index, offset, nbytes, _ in outcome.outputs:
+            data[index] = blocks.view(offset, nbytes) if nbytes >= LARGE_NBYTES else blocks.read(offset, nbytes)
+        return InferResponse(layout, [data[index] for index in produced], outcome.parameters)
+
+    def _layout(
+        self, wanted: tuple[int, ...], shapes: tuple[tuple[int, Shape], ...]
+    ) -> tuple[ResponseLayout, tuple[int, ...]]:
+        """The layout of a response with these outputs, and which of the produced outputs it holds."""
+        key = (wanted, shapes)
+        found = self._layouts.get(key)
+        if found is None:
+            if len(self._layouts) >= KEPT_LAYOUTS:
+                self._layouts.clear()
+            found = self._layouts[key] = self._make_layout(wanted, dict(shapes))
+        return found
+
+    def _make_layout(self, wanted: tuple[int, ...], shapes: dict[int, Shape]) -> tuple[ResponseLayout, tuple[int, ...]]:
+        produced = tuple(index for index in wanted if index in shapes)
+        heads = []
+        for index in produced:
+            tensor = self._spec.outputs[index]
+            heads.append(TensorHead(tensor.name, tensor.datatype, client_shape(tensor, shapes[index], self._batched)))
+        return ResponseLayout(self._spec.name, self._spec.version, tuple(heads)), produced
+
+
+def client_shape(tensor: TensorSpec, shape: Shape, batched: bool) -> Shape:
+    """An output's shape as clients see it: ``reshape`` undone, variable dimensions taken over in order (rule 33)."""
+    if tensor.reshape is None:
+        return shape
+    batch, dims = (shape[:1], shape[1:]) if batched else ((), shape)
+    variable = iter([found for declared, found in zip(tensor.reshape, dims, strict=False) if declared == -1])
+    return batch + tuple(next(variable, 1) if declared == -1 else declared for declared in tensor.dims)
+
+
+def _cut(data: bytes, sizes: list[int]) -> list[Buffer]:
+    pieces: list[Buffer] = []
+    start = 0
+    for size in sizes:
+        pieces.append(data[start : start + size])
+        start += size
+    return pieces
+
+
+def _cut_views(offset: int, sizes: list[int], blocks: InstanceBlocks) -> list[Buffer]:
+    pieces = []
+    for size in sizes:
+        pieces.append(blocks.view(offset, size))
+        offset += size
+    return pieces

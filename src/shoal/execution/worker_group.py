@@ -1,0 +1,188 @@
+"""The instances that share a worker process, and their supervision: start, replace with back-off, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from shoal.config.spec import InstanceSpec
+from shoal.errors import ShoalError, WorkerError
+from shoal.execution.arena import Arena
+from shoal.execution.fork_client import ForkClient
+from shoal.execution.instance import InstanceChannel
+from shoal.execution.messages import BatchDone, LoadModel, StartInstances
+from shoal.execution.worker_process import WorkerProcess
+
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 30.0
+STABLE_S = 60.0
+"""A worker that lived this long starts the back-off anew."""
+LINGER_S = 1.0
+"""How long a worker that closed its channels may take to end before it is killed."""
+
+log = logging.getLogger("shoal.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOrder:
+    """What it takes to start a worker for a model.
+
+    Attributes:
+        client: the fork server.
+        arena: the model's shared memory.
+        modules: what the fork server is to import first.
+        load: the message that loads the model, its configuration completed.
+    """
+
+    client: ForkClient
+    arena: Arena
+    modules: list[str]
+    load: LoadModel
+
+
+@dataclass(slots=True)
+class GroupEvents:
+    """Whom a group tells what: all called on the event loop."""
+
+    idle: Callable[[InstanceChannel], None]
+    done: Callable[[InstanceChannel, BatchDone], None]
+    lost: Callable[[list[InstanceChannel], WorkerError], None]
+    not_restarted: Callable[[ShoalError], None]
+
+
+@dataclass(slots=True)
+class _State:
+    worker: WorkerProcess | None = None
+    channels: list[InstanceChannel] = field(default_factory=list)
+    started_s: float = 0.0
+    reason: str = ""
+
+
+class WorkerGroup:
+    """One worker process after another, running the same instances.
+
+    Attributes:
+        up: whether the instances can take batches.
+        restarts: how often the worker was replaced.
+        last_error: why the group is not up, None when it is.
+    """
+
+    def __init__(self, model: str, order: WorkerOrder, instances: dict[int, InstanceSpec], events: GroupEvents) -> None:
+        self.up = False
+        self.restarts = 0
+        self.last_error: ShoalError | None = None
+        self._model = model
+        self._order = order
+        self._instances = instances
+        self._events = events
+        self._state = _State()
+        self._backoff_s = 0.0
+        self._stopping = False
+        self._replacing: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id, 0 when there is none."""
+        return self._state.worker.pid if self._state.worker is not None and self.up else 0
+
+    @property
+    def channels(self) -> list[InstanceChannel]:
+        """The instances' channels."""
+        return self._state.channels
+
+    async def start(self, loaded: WorkerProcess | None = None) -> None:
+        """Start the worker and its instances.
+
+        Args:
+            loaded: a worker that has completed the configuration already and waits to be told its instances.
+
+        Raises:
+            ShoalError: it could not start; nothing is left behind.
+        """
+        worker = loaded or WorkerProcess(self._model)
+        channels: list[InstanceChannel] = []
+        try:
+            if loaded is None:
+                await worker.start(self._order.client, self._order.modules, self._order.arena)
+                await worker.load(self._order.load)
+            channels = [
+                InstanceChannel(spec, self._order.arena, self._events.done, self._channel_closed)
+                for spec in self._instances.values()
+            ]
+            message = StartInstances(self._order.load.config, list(self._instances))
+            await worker.start_instances(message, [channel.worker_end for channel in channels])
+        except BaseException:
+            worker.kill()
+            for channel in channels:
+                channel.close()
+            raise
+        finally:
+            for channel in channels:
+                channel.worker_end.close()
+        self._state = _State(worker, channels, asyncio.get_running_loop().time())
+        self.up, self.last_error = True, None
+        for channel in channels:
+            self._events.idle(channel)
+
+    def kill(self, reason: str) -> None:
+        """Kill the worker, for this reason; it is replaced."""
+        self._state.reason = reason
+        if self._state.worker is not None:
+            self._state.worker.kill()
+
+    def _channel_closed(self, channel: InstanceChannel) -> None:
+        if channel not in self._state.channels or self._stopping or not self.up:
+            return
+        self.up = False
+        self._replacing = asyncio.get_running_loop().create_task(self._replace(), name=f"replace {self._model}")
+
+    async def _replace(self) -> None:
+        """The worker is gone: tell its requests, then start another until one stays up."""
+        lost = self._state
+        assert lost.worker is not None
+        error = await self._bury(lost.worker, lost.channels)
+        log.error("%s", error.message, extra={"model": self._model})
+        if asyncio.get_running_loop().time() - lost.started_s > STABLE_S:
+            self._backoff_s = 0.0
+        while not self._stopping:
+            await asyncio.sleep(self._backoff_s)
+            self._backoff_s = min(max(2 * self._backoff_s, FIRST_BACKOFF_S), LONGEST_BACKOFF_S)
+            self.restarts += 1
+            try:
+                await self.start()
+            except ShoalError as failure:
+                self.last_error = failure
+                log.error("model '%s' could not be started again: %s", self._model, failure.message)  # noqa: TRY400
+                self._events.not_restarted(failure)
+            else:
+                log.info("model '%s' is up again, worker %d", self._model, self.pid)
+                return
+
+    async def _bury(self, worker: WorkerProcess, channels: list[InstanceChannel]) -> WorkerError:
+        """Wait for the worker's end, free what it held, and tell the requests that it had."""
+        for channel in channels:
+            channel.close()
+        await worker.stop(LINGER_S)
+        text = self._state.reason or worker.describe_end(worker.exited.result())
+        error = self.last_error = WorkerError(text)
+        self._events.lost(channels, error)
+        for channel in channels:
+            channel.blocks.release()
+        return error
+
+    async def stop(self, timeout_s: float) -> None:
+        """End the worker: its instances are closed and finalized, or killed after the timeout."""
+        self._stopping = True
+        self.up = False
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.gather(self._replacing, return_exceptions=True)
+        if self._state.worker is None:
+            return
+        for channel in self._state.channels:
+            channel.close()
+        await self._state.worker.stop(timeout_s)
+        for channel in self._state.channels:
+            channel.blocks.release()

@@ -1,0 +1,114 @@
+"""ModelStreamInfer: many requests on one call, answered in their order (rules 23 and 24)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from shoal.errors import ShoalError
+from shoal.protocols import grpc_infer
+from shoal.requests import Buffer, InferRequest, InferResponse
+from shoal.transport.handler import GrpcCall
+
+if TYPE_CHECKING:
+    from shoal.frontends.grpc import GrpcFrontend
+
+STATUS_ERRORS = "triton_grpc_error"
+"""The metadata key by which a client asks that an error ends the stream with a real gRPC status."""
+
+
+class _Turn:
+    """One request's place in the order of answers."""
+
+    __slots__ = ("answer", "error", "request")
+
+    def __init__(self) -> None:
+        self.request: InferRequest | None = None
+        self.answer: Sequence[Buffer] | None = None
+        self.error: ShoalError | None = None
+
+
+class InferStream:
+    """One stream (a ``requests.Responder``): holds answers back until those of earlier requests are sent."""
+
+    def __init__(self, frontend: GrpcFrontend, call: GrpcCall) -> None:
+        self._frontend = frontend
+        self._call = call
+        self._turns: deque[_Turn] = deque()
+        self._half_closed = False
+        self._over = False
+        self._status_errors = call.metadata.get(STATUS_ERRORS) == "true"
+
+    def message(self, message: Buffer) -> None:
+        """A request arrived; an error of it is an answer like any other, and the stream goes on."""
+        arrival_ns = time.monotonic_ns()
+        turn = _Turn()
+        self._turns.append(turn)
+        try:
+            plan, payload = self._frontend.plan(self._call, message)
+        except ShoalError as error:
+            self._settle(turn, error=error)
+            return
+        turn.request = InferRequest(plan, payload, self, turn, arrival_ns)
+        plan.sink.submit(turn.request)
+
+    def half_closed(self) -> None:
+        """The client sends no more: the stream ends with the last answer."""
+        self._half_closed = True
+        self._send_ready()
+
+    def cancelled(self) -> None:
+        """The client is gone: what waits is cancelled, nothing more is sent."""
+        self._over = True
+        for turn in list(self._turns):
+            if turn.request is not None and turn.answer is None:
+                turn.request.plan.sink.cancel(turn.request)
+        self._turns.clear()
+
+    def completed(self, request: InferRequest, response: InferResponse) -> None:
+        """Take the answer of a request."""
+        turn: _Turn = request.context  # type: ignore[assignment] # set in ``message``
+        plan = request.plan
+        try:
+            answer = grpc_infer.encode_stream_response(
+                plan.head, response, plan.labels, batched=plan.batched, final=True
+            )
+        except ShoalError as error:
+            self._settle(turn, error=error)
+        else:
+            self._settle(turn, answer=answer)
+            self._log(request, 0)
+
+    def failed(self, request: InferRequest, error: ShoalError) -> None:
+        """Take the error of a request."""
+        turn: _Turn = request.context  # type: ignore[assignment] # set in ``message``
+        turn.request = request  # also when it failed while it was being submitted
+        self._settle(turn, error=error)
+        self._log(request, error.status.grpc)
+
+    def _settle(self, turn: _Turn, *, answer: Sequence[Buffer] | None = None, error: ShoalError | None = None) -> None:
+        if error is not None:
+            request_id = "" if turn.request is None else turn.request.plan.head.request_id
+            answer = [grpc_infer.encode_stream_error(error.message, request_id)]
+        turn.answer, turn.error = answer, error
+        self._send_ready()
+
+    def _send_ready(self) -> None:
+        """Send the answers whose turn it is; end the stream when there is nothing more to come."""
+        turns = self._turns
+        while not self._over and turns and (answer := turns[0].answer) is not None:
+            turn = turns.popleft()
+            if turn.error is not None and self._status_errors:
+                self.cancelled()
+                self._call.finish(turn.error.status.grpc, turn.error.message)
+                return
+            self._call.send(answer)
+        if self._half_closed and not turns and not self._over:
+            self._over = True
+            self._call.finish(0, "")
+
+    def _log(self, request: InferRequest, code: int) -> None:
+        if self._frontend.access_log:
+            self._frontend.log_access(request, self._call, code, 0)

@@ -1,0 +1,239 @@
+"""What a model version has done so far: plain integers that the event loop's thread adds to and that a reader reads.
+
+Counting follows the statistics extension of Triton: a request that succeeded counts once whatever its rows, its compute
+times are those of the whole batch it ran in (so they add up to more than the wall time when requests share batches),
+and the per-batch-size table counts each execution once, a failed one too.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+from shoal.errors import FailureReason
+from shoal.execution.recorder import BatchTimes
+from shoal.requests import InferRequest
+from shoal.scheduling.contract import Batch, CloseReason
+
+DURATION_BOUNDS_S = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+"""Upper bounds of the duration histograms' buckets, in seconds; one more bucket holds what is longer."""
+
+ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Upper bounds of the buckets of the rows-per-batch histogram."""
+
+_BOUNDS_NS = tuple(round(bound * 1e9) for bound in DURATION_BOUNDS_S)
+
+Json = dict[str, Any]
+"""A JSON object, ready for an encoder."""
+
+
+def _duration(count: int, nanoseconds: int) -> Json:
+    return {"count": count, "ns": nanoseconds}
+
+
+class BatchSizeStatistics:
+    """The executions of one batch size.
+
+    Attributes:
+        count: executions.
+        compute_input_ns: time until their inputs lay before the model, added up.
+        compute_infer_ns: time that the model took.
+        compute_output_ns: time until their outputs lay before the server.
+    """
+
+    __slots__ = ("compute_infer_ns", "compute_input_ns", "compute_output_ns", "count")
+
+    def __init__(self) -> None:
+        self.count = self.compute_input_ns = self.compute_infer_ns = self.compute_output_ns = 0
+
+    def add(self, compute_input_ns: int, compute_infer_ns: int, compute_output_ns: int) -> None:
+        """Count one execution."""
+        self.count += 1
+        self.compute_input_ns += compute_input_ns
+        self.compute_infer_ns += compute_infer_ns
+        self.compute_output_ns += compute_output_ns
+
+    def to_dict(self, rows: int) -> Json:
+        """The entry of ``batch_stats`` for this many rows."""
+        return {
+            "batch_size": rows,
+            "compute_input": _duration(self.count, self.compute_input_ns),
+            "compute_infer": _duration(self.count, self.compute_infer_ns),
+            "compute_output": _duration(self.count, self.compute_output_ns),
+        }
+
+
+class RowsHistogram:
+    """How many rows batches had: counts per bucket of ``ROWS_BOUNDS`` and the rows added up."""
+
+    __slots__ = ("counts", "rows")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(ROWS_BOUNDS) + 1)
+        self.rows = 0
+
+    def add(self, rows: int) -> None:
+        """Count one batch."""
+        self.counts[bisect_left(ROWS_BOUNDS, rows)] += 1
+        self.rows += rows
+
+
+class ModelStatistics:
+    """Counts what happens to one model version; implements ``execution.recorder.Recorder``.
+
+    All of it runs on the event loop's thread and takes no lock. A reader on another thread gets whole numbers, at worst
+    one batch apart from each other.
+
+    Attributes:
+        name: the model.
+        version: its version.
+        success_count: requests answered with a result.
+        request_ns: their time from arrival to answer, added up; likewise the other sums of nanoseconds.
+        queue_ns: their time in the queue.
+        compute_input_ns: until their batch's inputs lay before the model.
+        compute_infer_ns: until the model was done with their batch.
+        compute_output_ns: until their batch's outputs lay before the server.
+        fail_ns: the time from arrival to answer of the requests that failed.
+        failures: how many failed, by reason.
+        inference_count: rows answered with a result.
+        execution_count: batches that ran.
+        last_inference_ms: when the last batch ran, in milliseconds since the epoch; 0 for never.
+        batch_sizes: the executions by batch size in rows.
+        request_buckets: succeeded requests by duration, in the buckets of ``DURATION_BOUNDS_S``.
+        queue_buckets: succeeded requests by time in the queue.
+        infer_buckets: batches by the time that the model took.
+        infer_total_ns: that time added up, each batch once.
+        rows_by_reason: rows per batch, by the reason for which the batch was closed.
+    """
+
+    __slots__ = (
+        "_latest_failures",
+        "_wall_ns",
+        "batch_sizes",
+        "compute_infer_ns",
+        "compute_input_ns",
+        "compute_output_ns",
+        "execution_count",
+        "fail_ns",
+        "failures",
+        "infer_buckets",
+        "infer_total_ns",
+        "inference_count",
+        "last_inference_ms",
+        "name",
+        "queue_buckets",
+        "queue_ns",
+        "request_buckets",
+        "request_ns",
+        "rows_by_reason",
+        "success_count",
+        "version",
+    )
+
+    def __init__(self, name: str, version: int, wall_ns: Callable[[], int] = time.time_ns) -> None:
+        self.name = name
+        self.version = version
+        self.success_count = self.inference_count = self.execution_count = self.last_inference_ms = 0
+        self.request_ns = self.queue_ns = self.fail_ns = self.infer_total_ns = 0
+        self.compute_input_ns = self.compute_infer_ns = self.compute_output_ns = 0
+        self.failures = dict.fromkeys(FailureReason, 0)
+        self.batch_sizes: dict[int, BatchSizeStatistics] = {}
+        self.request_buckets = [0] * (len(_BOUNDS_NS) + 1)
+        self.queue_buckets = [0] * (len(_BOUNDS_NS) + 1)
+        self.infer_buckets = [0] * (len(_BOUNDS_NS) + 1)
+        self.rows_by_reason: dict[CloseReason, RowsHistogram] = {}
+        self._wall_ns = wall_ns
+        # Which requests of a batch failed is known by those reported just before it. Identities, not requests: a
+        # request holds its payload, and the next batch may be hours away.
+        self._latest_failures: deque[int] = deque(maxlen=4096)
+
+    @property
+    def fail_count(self) -> int:
+        """Requests that failed, for whatever reason."""
+        return sum(self.failures.values())
+
+    # --- Recorder ---------------------------------------------------------------------------------------------------
+
+    def batch_succeeded(self, batch: Batch, times: BatchTimes, failed: int) -> None:
+        """Count a batch that ran; the ``failed`` requests of it have just been reported to ``request_failed``."""
+        requests = batch.requests if not failed else self._answered(batch.requests, failed)
+        taken_ns, done_ns, input_ns, infer_ns = times.taken_ns, times.done_ns, times.input_ns, times.infer_ns
+        compute_input_ns = input_ns - taken_ns
+        compute_infer_ns = infer_ns - input_ns
+        compute_output_ns = times.output_ns - infer_ns
+        request_buckets, queue_buckets, bounds = self.request_buckets, self.queue_buckets, _BOUNDS_NS
+        request_ns = queue_ns = 0
+        for request in requests:
+            waited_ns = taken_ns - request.queued_ns
+            took_ns = done_ns - request.arrival_ns
+            queue_ns += waited_ns
+            request_ns += took_ns
+            queue_buckets[bisect_left(bounds, waited_ns)] += 1
+            request_buckets[bisect_left(bounds, took_ns)] += 1
+        count = len(requests)
+        self.success_count += count
+        self.request_ns += request_ns
+        self.queue_ns += queue_ns
+        self.compute_input_ns += compute_input_ns * count
+        self.compute_infer_ns += compute_infer_ns * count
+        self.compute_output_ns += compute_output_ns * count
+        rows = batch.rows
+        self.inference_count += rows if not failed else sum(request.plan.rows for request in requests)
+        self.execution_count += 1
+        self.last_inference_ms = self._wall_ns() // 1_000_000
+        self.infer_total_ns += compute_infer_ns
+        self.infer_buckets[bisect_left(bounds, compute_infer_ns)] += 1
+        size = self.batch_sizes.get(rows)
+        if size is None:
+            size = self.batch_sizes[rows] = BatchSizeStatistics()
+        size.add(compute_input_ns, compute_infer_ns, compute_output_ns)
+        histogram = self.rows_by_reason.get(batch.reason)
+        if histogram is None:
+            histogram = self.rows_by_reason[batch.reason] = RowsHistogram()
+        histogram.add(rows)
+
+    def request_failed(self, request: InferRequest, reason: FailureReason, now_ns: int) -> None:
+        """Count a request that was answered with an error, at any stage (rule 43)."""
+        self.failures[reason] += 1
+        self.fail_ns += now_ns - request.arrival_ns
+        self._latest_failures.append(id(request))
+
+    def _answered(self, requests: Sequence[InferRequest], failed: int) -> Sequence[InferRequest]:
+        """The requests of a batch that were answered with a result."""
+        failures = set(islice(reversed(self._latest_failures), failed))
+        answered = [request for request in requests if id(request) not in failures]
+        return answered[: max(0, len(requests) - failed)]
+
+    # --- readers ----------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> Json:
+        """The model's entry of the statistics extension, in the REST interface's JSON shape (section 2.9)."""
+        success = self.success_count
+        nothing = _duration(0, 0)
+        return {
+            "name": self.name,
+            "version": str(self.version),
+            "last_inference": self.last_inference_ms,
+            "inference_count": self.inference_count,
+            "execution_count": self.execution_count,
+            "inference_stats": {
+                "success": _duration(success, self.request_ns),
+                "fail": _duration(self.fail_count, self.fail_ns),
+                "queue": _duration(success, self.queue_ns),
+                "compute_input": _duration(success, self.compute_input_ns),
+                "compute_infer": _duration(success, self.compute_infer_ns),
+                "compute_output": _duration(success, self.compute_output_ns),
+                "cache_hit": nothing,
+                "cache_miss": nothing,
+            },
+            "response_stats": {},
+            "batch_stats": [self.batch_sizes[rows].to_dict(rows) for rows in sorted(self.batch_sizes)],
+            "memory_usage": [],
+        }

@@ -1,0 +1,96 @@
+"""The life of the models in the repositories: all are loaded at the start, all are stopped at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from shoal.config.read import Document
+from shoal.errors import ShoalError
+from shoal.repository.catalog import Catalog, ModelState, ModelVersion
+from shoal.repository.loader import LoaderSettings, load_version, read_model
+from shoal.repository.storage import ModelFolder, scan, select_versions
+
+log = logging.getLogger("shoal.repository")
+
+
+class ModelLifecycle:
+    """Loads models into a catalog and stops them.
+
+    Args:
+        catalog: where their states are kept.
+        loader: the settings of every load.
+        load_threads: models that load at the same time.
+        load_retries: how often a failed load is tried again.
+    """
+
+    def __init__(self, catalog: Catalog, loader: LoaderSettings, load_threads: int, load_retries: int) -> None:
+        self._catalog = catalog
+        self._loader = loader
+        self._load_retries = load_retries
+        self._turns = asyncio.Semaphore(load_threads)
+
+    async def load_all(self, repositories: Sequence[Path]) -> dict[str, str]:
+        """Load every model of the repositories.
+
+        Returns:
+            Why each model that failed did, by name.
+
+        Raises:
+            ShoalError: a repository cannot be read.
+        """
+        index = scan(repositories)
+        for name, reason in index.problems.items():
+            self._catalog.add_failed(name, reason)
+        await asyncio.gather(*(self._load_model(folder) for folder in index.models.values()))
+        return self.failures()
+
+    def failures(self) -> dict[str, str]:
+        """Why each model that is not served is not, by name."""
+        failures = {name: self._catalog.failure(name) for name in self._catalog.names() if self._catalog.failure(name)}
+        for entry in self._catalog:
+            if entry.state is ModelState.UNAVAILABLE:
+                reason = f"version {entry.version} is at UNAVAILABLE state: {entry.reason}"
+                failures[entry.name] = "\n".join(filter(None, [failures.get(entry.name), reason]))
+        return failures
+
+    async def _load_model(self, folder: ModelFolder) -> None:
+        for warning in folder.warnings:
+            log.warning("model '%s': %s", folder.name, warning)
+        try:
+            document = read_model(folder.path, self._loader.gpu_count)
+            versions = select_versions(document.config.version_policy, folder.versions)
+        except ShoalError as error:
+            self._catalog.add_failed(folder.name, error.message)
+            return
+        if not versions:
+            has = f"it has {', '.join(map(str, folder.versions))}" if folder.versions else "it has no version folder"
+            self._catalog.add_failed(folder.name, f"no version of the model is to be served: {has} ({folder.path})")
+            return
+        entries = [self._catalog.add(folder.name, version) for version in versions]
+        await asyncio.gather(*(self._load_version(document, folder.path, entry) for entry in entries))
+
+    async def _load_version(self, document: Document, model_dir: Path, entry: ModelVersion) -> None:
+        async with self._turns:
+            for attempt in range(self._load_retries + 1):
+                try:
+                    entry.served = await load_version(document, model_dir, entry.version, self._loader)
+                except ShoalError as error:
+                    entry.state, entry.reason = ModelState.UNAVAILABLE, error.message
+                    log.warning(
+                        "model '%s' version %d failed to load, attempt %d", entry.name, entry.version, attempt + 1
+                    )
+                else:
+                    entry.state, entry.reason = ModelState.READY, ""
+                    return
+
+    async def stop_all(self, timeout_s: float) -> None:
+        """Stop every model: no new requests, those that wait are refused, the workers end."""
+        loaded = [entry for entry in self._catalog if entry.served is not None]
+        for entry in loaded:
+            entry.state = ModelState.UNLOADING
+        await asyncio.gather(*(entry.served.runtime.stop(timeout_s) for entry in loaded if entry.served is not None))
+        for entry in loaded:
+            entry.state, entry.reason, entry.served = ModelState.UNAVAILABLE, "unloaded", None

@@ -1,0 +1,169 @@
+"""Runs the real Triton with Python models made from ``ModelSpec``, for tests that compare with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from shoal.config.spec import ModelSpec, TensorSpec
+
+PEERS = Path(os.environ.get("PEERS", Path.home() / ".cache/shoal-peers"))
+START_SECONDS = 90
+
+MODEL_CODE = '''
+import json
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.config = json.loads(args["model_config"])
+        delay = self.config["parameters"].get("delay_ms", {"string_value": "0"})
+        self.delay_s = int(delay["string_value"]) / 1000
+
+    def execute(self, requests):
+        time.sleep(self.delay_s)
+        return [self.answer(len(requests)) for _ in requests]
+
+    def answer(self, joined):
+        batched = [1] if self.config["max_batch_size"] else []
+        outputs = []
+        for output in self.config["output"]:
+            shape = batched + [1 if int(dimension) < 0 else int(dimension) for dimension in output["dims"]]
+            if output["data_type"] == "TYPE_STRING":
+                array = np.full(shape, b"x", dtype=object)
+            else:
+                array = np.full(shape, joined, dtype=pb_utils.triton_string_to_numpy(output["data_type"]))
+            outputs.append(pb_utils.Tensor(output["name"], array))
+        return pb_utils.InferenceResponse(outputs)
+'''
+
+
+def installed() -> bool:
+    """Whether the real Triton is on this machine."""
+    return (PEERS / "ready").exists()
+
+
+def write_model(repository: Path, spec: ModelSpec) -> None:
+    """Write the model's folder: the configuration and code that answers anything."""
+    code = repository / spec.name / "1" / "model.py"
+    code.parent.mkdir(parents=True)
+    code.write_text(MODEL_CODE)
+    (repository / spec.name / "config.pbtxt").write_text(config_text(spec))
+
+
+def config_text(spec: ModelSpec) -> str:
+    """The model's ``config.pbtxt``."""
+    lines = [f'name: "{spec.name}"', 'backend: "python"', f"max_batch_size: {spec.max_batch_size}"]
+    lines += [f"input {{ {tensor_text(each)} }}" for each in spec.inputs]
+    lines += [f"output {{ {tensor_text(each)} }}" for each in spec.outputs]
+    lines.append(f"instance_group {{ kind: KIND_CPU count: {len(spec.instances)} }}")
+    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{text}" }} }}' for key, text in spec.parameters.items()]
+    if spec.batching is not None:
+        lines.append(f"dynamic_batching {{ {batching_text(spec)} }}")
+    return "\n".join(lines) + "\n"
+
+
+def tensor_text(spec: TensorSpec) -> str:
+    """One input or output."""
+    fields = [f'name: "{spec.name}"', f"data_type: {spec.datatype.config}", f"dims: {list(spec.dims)}"]
+    if spec.reshape is not None:
+        fields.append(f"reshape {{ shape: {list(spec.reshape)} }}")
+    if spec.optional:
+        fields.append("optional: true")
+    return " ".join(fields)
+
+
+def batching_text(spec: ModelSpec) -> str:
+    """The dynamic batcher's settings."""
+    batching = spec.batching
+    assert batching is not None
+    policy = batching.default_queue_policy
+    return " ".join(
+        [
+            *(f"preferred_batch_size: {size}" for size in batching.preferred_batch_sizes),
+            f"max_queue_delay_microseconds: {batching.max_queue_delay_us}",
+            f"priority_levels: {batching.priority_levels}",
+            f"default_priority_level: {batching.default_priority_level}",
+            "default_queue_policy {",
+            f"timeout_action: {policy.timeout_action.value}",
+            f"default_timeout_microseconds: {policy.default_timeout_us}",
+            f"allow_timeout_override: {str(policy.allow_timeout_override).lower()}",
+            f"max_queue_size: {policy.max_queue_size}",
+            "}",
+        ]
+    )
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(repository: Path, specs: Iterable[ModelSpec]) -> Iterator[str]:
+    """A running Triton with these models; gives the address of its HTTP server."""
+    for spec in specs:
+        write_model(repository, spec)
+    port = free_port()
+    process = start(repository, port)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until_ready(address, process)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def start(repository: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start the server with everything off but HTTP."""
+    packages = next((PEERS / "venv/lib").glob("python3*")) / "site-packages"
+    triton = packages / "pytriton/tritonserver"
+    environment = dict(os.environ)
+    environment["PATH"] = f"{PEERS / 'venv/bin'}:{environment['PATH']}"
+    environment["PYTHONPATH"] = str(packages)
+    environment["LD_LIBRARY_PATH"] = f"{packages / 'nvidia_pytriton.libs'}:{triton / 'external_libs'}"
+    off = ["--allow-grpc=false", "--allow-metrics=false", "--log-info=false", "--log-warning=false"]
+    folders = [f"--backend-directory={triton / 'backends'}", f"--model-repository={repository}"]
+    command = [str(triton / "bin/tritonserver"), *folders, f"--http-port={port}", *off, "--exit-timeout-secs=5"]
+    with (repository.parent / f"{repository.name}.log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Return when the server answers that it is ready."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/v2/health/ready", timeout=5):
+            return
+        assert process.poll() is None, "the real Triton ended while it started; see its log"
+        time.sleep(0.2)
+    raise AssertionError("the real Triton did not become ready")
+
+
+def post(url: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    """The status and body of the answer to a POST."""
+    request = urllib.request.Request(url, body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
