@@ -87,7 +87,8 @@ class Server:
         self.failures: dict[str, str] = {}
         self._statistics: dict[tuple[str, int], ModelStatistics] = {}
         self._listeners: list[Callable[[], None]] = []
-        self._started = False
+        self._live = False
+        self._loaded = False
         self._stopping = False
         loader = LoaderSettings(
             client=self.client,
@@ -111,6 +112,7 @@ class Server:
         Raises:
             ShoalError: a repository cannot be read, or a model failed and ``exit_on_error`` is set; all is stopped.
         """
+        self._live = True
         self.client.start()
         try:
             self.failures = await self._lifecycle.load_all(self.settings.repositories)
@@ -119,7 +121,7 @@ class Server:
         except BaseException:
             await self.stop(0.0)
             raise
-        self._started = True
+        self._loaded = True
         self._models_changed()
 
     def refuse_readiness(self) -> None:
@@ -142,7 +144,7 @@ class Server:
     async def stop(self, timeout_s: float) -> None:
         """Stop the models and the fork server; requests that are not answered yet are refused."""
         self.refuse_readiness()
-        self._started = False
+        self._live = self._loaded = False
         await self._lifecycle.stop_all(timeout_s)
         self._models_changed()
         self.client.close()
@@ -193,13 +195,13 @@ class Server:
 
     @property
     def live(self) -> bool:
-        """Whether it has started and is not stopping for good."""
-        return self._started
+        """Whether it runs: from the moment when it begins to load models until they are stopped."""
+        return self._live
 
     @property
     def ready(self) -> bool:
         """Whether it takes requests: every model is ready under strict readiness (rule 53)."""
-        if not self._started or self._stopping:
+        if not self._loaded or self._stopping:
             return False
         if not self.settings.strict_readiness:
             return True
@@ -265,6 +267,10 @@ class Server:
                 raise InvalidArgumentError(f"requested model version is not available for model '{name}'")
         return {"model_stats": [self._statistics[entry.name, entry.version].to_dict() for entry in entries]}
 
+    def model_statistics(self, spec: ModelSpec) -> ModelStatistics:
+        """The counters of a loaded model version."""
+        return self._statistics[spec.name, spec.version]
+
     def served(self) -> list[ServedModel]:
         """Every model version that is loaded."""
         return [entry.served for entry in self.catalog if entry.served is not None]
@@ -275,7 +281,7 @@ class Server:
         Raises:
             UnavailableError: the server is not live.
         """
-        if not self._started:
+        if not self._live:
             raise UnavailableError("Server exiting")
 
 

@@ -17,7 +17,9 @@ def tensor(name: str, datatype: DataType, *dims: int, **more: object) -> TensorS
     return TensorSpec(name, datatype, dims, **more)  # type: ignore[arg-type]
 
 
-def model(name: str, max_batch_size: int, inputs: list[TensorSpec], outputs: list[TensorSpec] | None = None) -> ModelSpec:
+def model(
+    name: str, max_batch_size: int, inputs: list[TensorSpec], outputs: list[TensorSpec] | None = None
+) -> ModelSpec:
     instance = InstanceSpec(f"{name}_0", InstanceKind.CPU, 0)
     made = tuple(outputs or [tensor("OUT", FP32, 1)])
     return ModelSpec(name, 1, "python", "python", max_batch_size, tuple(inputs), made, (instance,))

@@ -18,7 +18,7 @@ from shoal.config.spec import ModelSpec, TensorSpec
 PEERS = Path(os.environ.get("PEERS", Path.home() / ".cache/shoal-peers"))
 START_SECONDS = 90
 
-MODEL_CODE = '''
+MODEL_CODE = """
 import json
 import time
 
@@ -47,7 +47,7 @@ class TritonPythonModel:
                 array = np.full(shape, joined, dtype=pb_utils.triton_string_to_numpy(output["data_type"]))
             outputs.append(pb_utils.Tensor(output["name"], array))
         return pb_utils.InferenceResponse(outputs)
-'''
+"""
 
 
 def installed() -> bool:
@@ -69,7 +69,9 @@ def config_text(spec: ModelSpec) -> str:
     lines += [f"input {{ {tensor_text(each)} }}" for each in spec.inputs]
     lines += [f"output {{ {tensor_text(each)} }}" for each in spec.outputs]
     lines.append(f"instance_group {{ kind: KIND_CPU count: {len(spec.instances)} }}")
-    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{text}" }} }}' for key, text in spec.parameters.items()]
+    lines += [
+        f'parameters {{ key: "{key}" value {{ string_value: "{text}" }} }}' for key, text in spec.parameters.items()
+    ]
     if spec.batching is not None:
         lines.append(f"dynamic_batching {{ {batching_text(spec)} }}")
     return "\n".join(lines) + "\n"

@@ -168,7 +168,9 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 1_500), st.integers(1, MAX_BATCH_SI
 @settings(max_examples=300, deadline=None)
 def test_no_request_waits_longer_than_the_delay_beside_a_free_instance(batching, arrivals):
     delay_ns = batching.max_queue_delay_us * 1_000
-    scheduler = make_scheduler(model(MAX_BATCH_SIZE, BatchingSpec(batching.preferred_batch_sizes, batching.max_queue_delay_us)))
+    scheduler = make_scheduler(
+        model(MAX_BATCH_SIZE, BatchingSpec(batching.preferred_batch_sizes, batching.max_queue_delay_us))
+    )
     clock = ManualClock()
     served = 0
 

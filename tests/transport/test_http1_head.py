@@ -139,6 +139,8 @@ def test_refused_headers(lines: bytes, status: int) -> None:
         (b"GET /\x00 HTTP/1.1\r\n", 400),
         (b"GET /\xff HTTP/1.1\r\n", 400),
         (b" GET / HTTP/1.1\r\n", 400),
+        (b"\nGET / HTTP/1.1\r\n", 400),
+        (b"\rGET / HTTP/1.1\r\n", 400),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n", 400),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,10 @@ class ServedRequest(InferenceRequest):
     def flags(self) -> int:
         """The sequence flags."""
         return self._info.flags
+
+    def set_flags(self, flags: int) -> None:
+        """Set the sequence flags, as the model sees them."""
+        self._info = replace(self._info, flags=flags)
 
     def timeout(self) -> int:
         """The timeout in microseconds, 0 when there is none."""

@@ -39,8 +39,8 @@ def auto_complete(config: Any, files: ModelFiles) -> None:
         log(error)
         raise ConfigError([f"auto_complete_config of model '{config.name}' failed: {describe(error)}"]) from error
     if not isinstance(completed, ModelConfig):
-        problem = f"must return the configuration object that it was given, not {type(completed).__name__}"
-        raise ConfigError([f"auto_complete_config of model '{config.name}' {problem}"])
+        problem = f"auto_complete_config function in model '{config.name}' must return a valid pb.ModelConfig object"
+        raise ConfigError([f"{problem}, not {type(completed).__name__}; return the one that it was given"])
     _take_over(config, completed.as_dict())
 
 

@@ -73,7 +73,7 @@ def _float(value: float, *, single: bool) -> float | int | str:
         return "NaN"
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
-    if value.is_integer() and abs(value) <= _LARGEST_EXACT:
+    if value.is_integer() and abs(value) <= _LARGEST_EXACT and math.copysign(1, value) == math.copysign(1, int(value)):
         return int(value)
     return _shortest_single(value) if single else value
 

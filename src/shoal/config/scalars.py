@@ -17,7 +17,9 @@ _RANGES = {
     FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
 }
 _LONGEST_NUMBER = 40
-_LARGEST_FLOAT = 3.4028234663852886e38
+_FLOAT_OVERFLOW = 3.4028235677973366e38
+"""The first number that rounds to infinity in 32 bits."""
+
 _TRUE = {Dialect.TEXT: {"true", "True", "t", "1"}, Dialect.JSON: {"true"}, Dialect.YAML: {"true", "yes", "on"}}
 _FALSE = {Dialect.TEXT: {"false", "False", "f", "0"}, Dialect.JSON: {"false"}, Dialect.YAML: {"false", "no", "off"}}
 
@@ -118,8 +120,8 @@ def _float(scalar: Scalar, dialect: Dialect, *, single: bool) -> float:
         number = None
     if number is None:
         raise UnfitError(f"expected a number, found {scalar}")
-    if single and math.isfinite(number) and abs(number) > _LARGEST_FLOAT:
-        raise UnfitError(f"expected a number no larger than {_LARGEST_FLOAT:g}, found {scalar}")
+    if single and math.isfinite(number) and abs(number) >= _FLOAT_OVERFLOW:
+        raise UnfitError(f"expected a number no larger than 3.4028235e+38, found {scalar}")
     return number
 
 

@@ -50,10 +50,6 @@ UNSUPPORTED = (
     Unsupported("instance_group[].rate_limiter.resources", _given, "leave them out, and set count instead"),
     Unsupported("instance_group[].secondary_devices", _given, "leave them out"),
     Unsupported("instance_group[].passive", _given, "set it to false"),
-    Unsupported("dynamic_batching.priority_levels", lambda levels: levels > 1, "set it to 1 or leave it out"),
-    Unsupported("dynamic_batching.priority_queue_policy", _given, "use default_queue_policy"),
-    Unsupported("dynamic_batching.default_queue_policy.default_timeout_microseconds", _given, "leave it out"),
-    Unsupported("dynamic_batching.default_queue_policy.allow_timeout_override", _given, "set it to false"),
 )
 """In the order of ``ModelConfig``'s documentation."""
 

@@ -41,7 +41,7 @@ def _same_ports(options: ServerOptions) -> list[str]:
         if port == other_port != 0 and (address == other_address or {address, other_address} & _WILDCARDS):
             problems.append(
                 f"The server cannot listen to {name} requests and {other_name} requests at the same address and port "
-                f"{address}:{port}; give --{word}-port or --{other_word}-port another one, or --port to serve all on one"
+                f"{address}:{port}; change --{word}-port or --{other_word}-port, or serve all on one with --port"
             )
     return problems
 

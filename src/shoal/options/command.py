@@ -27,6 +27,7 @@ class ServerCommand(click.Command):
 
     def __init__(self, name: str | None, callback: Callable[..., Any] | None = None, **attrs: Any) -> None:
         own = list(attrs.pop("params", None) or [])
+        self._has_arguments = any(isinstance(parameter, click.Argument) for parameter in own)
         super().__init__(
             name, callback=callback, params=[*own, *map(_click_option, OPTIONS), _config_option()], **attrs
         )
@@ -38,9 +39,12 @@ class ServerCommand(click.Command):
             OptionError: an option is unknown or its value is wrong.
         """
         try:
-            rest = super().parse_args(ctx, complete_booleans(args))
+            rest = super().parse_args(ctx, complete_booleans(args, self._has_arguments))
         except click.NoSuchOption as error:
-            raise OptionError(f"{unknown_option(error.option_name)}. See '{ctx.command_path} --help'") from None
+            raise OptionError(unknown_option(error.option_name)) from None
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
         flags = {option.name: ctx.params.pop(option.field) for option in OPTIONS}
         config = ctx.params.pop(CONFIG)
         if not ctx.resilient_parsing:
@@ -61,26 +65,35 @@ class ServerCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def complete_booleans(args: list[str]) -> list[str]:
-    """The arguments with every boolean flag that has no value given one: ``--access-log`` is ``--access-log=true``."""
+def complete_booleans(args: list[str], has_arguments: bool) -> list[str]:
+    """The arguments with a value for every boolean flag that has none: ``--access-log`` becomes ``--access-log=true``.
+
+    Args:
+        args: the command line.
+        has_arguments: whether the command takes arguments besides flags: one may then stand behind a boolean flag.
+    """
     completed: list[str] = []
-    rest = iter(args)
-    pending = next(rest, None)
-    while pending is not None:
-        argument, pending = pending, next(rest, None)
+    position = 0
+    while position < len(args):
+        argument = args[position]
         option = BY_NAME.get(argument[2:]) if argument.startswith("--") else None
         if argument == "--":
-            return [*completed, argument, *([] if pending is None else [pending]), *rest]
+            return completed + args[position:]
         if option is None:
-            completed.append(argument)
-        elif option.kind is BOOLEAN and (pending is None or pending.lower() not in (*TRUE_WORDS, *FALSE_WORDS)):
-            completed.append(f"{argument}=true")
+            taken = 1
+        elif option.kind is BOOLEAN and not _is_boolean_value(args[position + 1 : position + 2], has_arguments):
+            argument, taken = f"{argument}=true", 1
         else:
-            completed.append(argument)
-            if pending is not None:
-                completed.append(pending)
-                pending = next(rest, None)
+            taken = 2
+        completed += [argument, *args[position + 1 : position + taken]]
+        position += taken
     return completed
+
+
+def _is_boolean_value(following: list[str], has_arguments: bool) -> bool:
+    if not following or following[0].startswith("-"):
+        return False
+    return not has_arguments or following[0].lower() in (*TRUE_WORDS, *FALSE_WORDS)
 
 
 def _click_option(option: Option) -> click.Option:

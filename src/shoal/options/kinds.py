@@ -21,7 +21,7 @@ class Kind:
     Attributes:
         metavar: stands for the value in the help.
         allowed: what is allowed, to end a sentence such as "it takes an integer of at least 0".
-        parse: makes the value from its text; raises ValueError, with a text when there is more to say than ``allowed``.
+        parse: makes the value from its text; raises ValueError, or RefusedError when there is more to say.
         show: writes a default for the documentation.
     """
 
@@ -29,6 +29,10 @@ class Kind:
     allowed: str
     parse: Callable[[str], object]
     show: Callable[[object], str] = str
+
+
+class RefusedError(ValueError):
+    """A value cannot be taken, and the text says why, in place of the kind's ``allowed``."""
 
 
 class BackendSetting(NamedTuple):
@@ -85,7 +89,9 @@ def choice(*words: str, refused: Mapping[str, str] | None = None) -> Kind:
         for word in words:
             if word.lower() == text.lower():
                 return word
-        raise ValueError((refused or {}).get(text.lower(), ""))
+        if refused and text.lower() in refused:
+            raise RefusedError(refused[text.lower()])
+        raise ValueError
 
     return Kind("|".join(words), _listed(words), parse)
 
@@ -109,7 +115,7 @@ def _regex(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"it takes a regular expression, and this one is wrong: {error}") from None
+        raise RefusedError(f"it takes a regular expression, and this one is wrong: {error}") from None
     return text
 
 
@@ -118,7 +124,7 @@ REGEX = Kind("REGEX", "a regular expression", _regex)
 
 def _file(text: str) -> str:
     if not Path(text).is_file():
-        raise ValueError("it takes the path of a file, and there is none here")
+        raise RefusedError("it takes the path of a file, and there is none here")
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shoal.options.declare import Option
+from shoal.options.kinds import BOOLEAN, TEXT
 from shoal.options.read import CONFIG_VARIABLE, SEPARATOR
 from shoal.options.server import OPTIONS
 from shoal.options.unsupported import UNSUPPORTED
@@ -38,7 +39,7 @@ def _table(options: list[Option]) -> str:
     for option in options:
         flags = ", ".join(f"`--{name}`" for name in (option.name, *option.aliases))
         default = f"`{option.default_text}`" if option.default_text else ""
-        meaning = f"{option.help} Takes {option.kind.allowed}."
+        meaning = option.help if option.kind in (BOOLEAN, TEXT) else f"{option.help} Takes {option.kind.allowed}."
         rows.append(f"| {flags} | `{option.variable}` | `{option.name}` | {default} | {_cell(meaning)} |")
     return "\n".join(rows) + "\n"
 

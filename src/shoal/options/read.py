@@ -1,4 +1,4 @@
-"""Reading the options: a flag counts before a variable, a variable before the TOML file, the file before the default."""
+"""Reading the options: a flag counts before a variable, a variable before the TOML file, that before the default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from shoal.errors import nearest
 from shoal.options.checks import check_options
 from shoal.options.declare import PREFIX, Option, OptionError
-from shoal.options.kinds import PORT
+from shoal.options.kinds import PORT, RefusedError
 from shoal.options.server import BY_NAME, OPTIONS, ServerOptions
 from shoal.options.unsupported import UNSUPPORTED
 
@@ -81,9 +81,7 @@ def _parse(option: Option, text: str, source: str) -> object:
     try:
         return option.kind.parse(text)
     except ValueError as error:
-        # What Python's own conversions raise is about Python; only a kind's own text is for the user.
-        own = str(error) if error.__cause__ is None and error.args and not str(error).startswith("could not") else ""
-        why = own or f"it takes {option.kind.allowed}"
+        why = str(error) if isinstance(error, RefusedError) else f"it takes {option.kind.allowed}"
         raise OptionError(f"option '{option.name}': '{text}' from {source} is not valid: {why}") from None
 
 
@@ -113,11 +111,12 @@ def _from_file(path: Path) -> dict[str, Given]:
     for key, value in document.items():
         try:
             name, one = _from_key(path, key, value)
-            if name in given:
-                raise OptionError(f"'{path}' sets the option '{name}' twice: {given[name].source}, and key '{key}'")
-            given[name] = one
         except OptionError as error:
             problems.append(error.message)
+            continue
+        if name in given:
+            problems.append(f"option '{name}' is given twice, by {given[name].source} and by {one.source}")
+        given[name] = one
     if problems:
         raise OptionError("\n".join(problems))
     return given

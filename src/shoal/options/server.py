@@ -27,8 +27,9 @@ GRPC = "gRPC"
 METRICS = "Metrics"
 LOGGING = "Logging"
 
+LOG_FORMAT = choice_of(LogFormat)
 ANY_PORT = "0 takes any free port."
-NOT_YET = "is not supported yet; 'none' loads every model at start-up"
+NOT_YET = "this mode is not supported yet; 'none' loads every model at start-up and is the default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,8 @@ class ServerOptions:
         None,
         PORT,
         SERVER,
-        "One port for everything: HTTP, gRPC and the metrics, in place of a port each. It listens on http-address, with "
-        f"the TLS of the http options. {ANY_PORT}",
+        "One port for HTTP, gRPC and metrics, in place of a port each. It listens on http-address, with the TLS of the "
+        f"http options. {ANY_PORT}",
     )
     exit_timeout_secs: int = option(
         30,
@@ -72,7 +73,7 @@ class ServerOptions:
         0.0,
         SECONDS,
         SERVER,
-        "A batch that runs for longer than this is given up: its worker is replaced, its requests fail. 0 for no limit.",
+        "A batch that runs longer than this is given up: its worker is replaced, its requests fail. 0 for no limit.",
     )
 
     model_repository: tuple[str, ...] = option(
@@ -227,9 +228,9 @@ class ServerOptions:
     log_info: bool = option(True, BOOLEAN, LOGGING, "Write lines of level info.")
     log_warning: bool = option(True, BOOLEAN, LOGGING, "Write lines of level warning.")
     log_error: bool = option(True, BOOLEAN, LOGGING, "Write lines of level error.")
-    log_format: LogFormat = option(
+    log_format: LogFormat = option(  # noqa: RUF009 - it makes a field, as all of them
         LogFormat.AUTO,
-        choice_of(LogFormat),
+        LOG_FORMAT,
         LOGGING,
         "The shape of a line. auto: human on a terminal, json elsewhere. default and ISO8601 are Triton's two forms.",
     )

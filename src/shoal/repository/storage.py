@@ -1,7 +1,7 @@
 """What lies in the model repositories: folders and version numbers, found without reading any model.
 
-Layout: ``<repository>/<model>/<version>/<files>``. A version's folder is a whole number without leading zeros; 0 is one,
-as it is for Triton.
+Layout: ``<repository>/<model>/<version>/<files>``. A version's folder is a whole number without leading zeros; as in
+Triton, 0 is one.
 """
 
 from __future__ import annotations

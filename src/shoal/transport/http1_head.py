@@ -17,6 +17,8 @@ PERSIST_DEFAULT = b""
 PERSIST_KEEP_ALIVE = b"Connection: keep-alive\r\n"
 PERSIST_CLOSE = b"Connection: close\r\n"
 
+_REQUEST_LINE = re.compile(rb"[A-Z-]+ [\x21-\x7e]+ HTTP/1\.[01]")
+_OTHER_VERSION = re.compile(rb"[A-Z-]+ [\x21-\x7e]+ HTTP/[0-9](\.[0-9])?")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _TOKEN_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -70,7 +72,7 @@ def parse_head(head: bytes, header_count: int) -> Http1Head:
         RefusedError: with 400, 417, 431, 501 or 505.
     """
     line = head[: head.index(b"\r\n")]
-    if line.count(b" ") != 2 or not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
+    if not _REQUEST_LINE.fullmatch(line):
         raise _bad_request_line(line)
     collector = _Collector(header_count)
     parser = httptools.HttpRequestParser(collector)
@@ -149,7 +151,7 @@ class _Collector:
 
 
 def _bad_request_line(line: bytes) -> RefusedError:
-    if re.search(rb" HTTP/[0-9](\.[0-9])?$", line) and line.count(b" ") == 2:
+    if _OTHER_VERSION.fullmatch(line):
         return RefusedError(505, "the HTTP version of the request is not supported; use HTTP/1.1 or HTTP/2")
     return RefusedError(400, "malformed HTTP request: the request line is not 'METHOD target HTTP/1.1'")
 

@@ -1,0 +1,67 @@
+"""What ``shoal serve`` says when it is ready: a table on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+
+from shoal.frontends.serving import Serving
+from shoal.repository.catalog import ModelVersion
+
+log = logging.getLogger("shoal.serve")
+
+SERVICES = {"http": "HTTP", "grpc": "gRPC", "metrics": "metrics", "all": "HTTP, gRPC and metrics"}
+
+
+def report_start(serving: Serving) -> None:
+    """Show the models and the addresses."""
+    if sys.stderr.isatty():
+        _print_table(serving)
+        return
+    for name, version, state, text in _rows(serving):
+        log.info("model %s version %s is %s: %s", name, version, state, text, extra={"model": name})
+    for service, address in _addresses(serving):
+        log.info("%s on %s", service, address, extra={"service": service, "address": address})
+
+
+def _rows(serving: Serving) -> Iterator[tuple[str, str, str, str]]:
+    """Name, version, state and a description of every model."""
+    catalog = serving.server.catalog
+    for name in catalog.names():
+        if catalog.failure(name):
+            yield name, "-", "UNAVAILABLE", catalog.failure(name)
+    for entry in catalog:
+        yield entry.name, str(entry.version), entry.state.value, _describe(entry)
+
+
+def _describe(entry: ModelVersion) -> str:
+    served = entry.served
+    if served is None:
+        return entry.reason
+    spec = served.spec
+    kinds = sorted({instance.kind.value.removeprefix("KIND_") for instance in spec.instances})
+    batches = f"batches up to {spec.max_batch_size}" if spec.batching else "one request at a time"
+    count = len(spec.instances)
+    return f"{spec.backend}, {count} {'/'.join(kinds)} instance{'s' * (count > 1)}, {batches}, {served.load_s:.2f} s"
+
+
+def _addresses(serving: Serving) -> Iterator[tuple[str, str]]:
+    for service, listener in serving.listeners.items():
+        yield SERVICES[service], listener.address
+
+
+def _print_table(serving: Serving) -> None:
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and for terminals only
+    from rich.table import Table  # noqa: PLC0415 - likewise
+
+    table = Table(title="Shoal is ready", title_justify="left")
+    for heading in ("model", "version", "state", ""):
+        table.add_column(heading)
+    for name, version, state, text in _rows(serving):
+        table.add_row(name, version, f"[{'green' if state == 'READY' else 'red'}]{state}", text)
+    console = Console(stderr=True)
+    console.print(table)
+    for service, address in _addresses(serving):
+        console.print(f"{service} on [bold]{address}[/]", highlight=False)
+    console.print("Press Ctrl-C to stop.")
