@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
-from demo_server import DemoServer
+from demo_server import DemoServer, DemoServerError
 from h2load import GRPC_METHOD, Load, grpc_request, http_request, requests_per_second
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "models" / "digits"
@@ -106,4 +106,7 @@ def report(case: str, medians: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DemoServerError as error:
+        sys.exit(str(error))

@@ -1,5 +1,7 @@
 """The digits network inside a Triton Python model: what a Triton without an ONNX backend would be given."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ import onnxruntime
 import resnet50_network
 import tritonclient.grpc
 import tritonclient.http
-from demo_server import DemoServer
+from demo_server import DemoServer, DemoServerError
 
 BATCH_SIZES = (1, 8)
 BATCHES_IN_FLIGHT = 3
@@ -141,4 +142,7 @@ def mean_batch(server: DemoServer, case: Case) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DemoServerError as error:
+        sys.exit(str(error))

@@ -69,9 +69,7 @@ def run(console: Console, server: DemoServer) -> list[str]:
     misread = np.flatnonzero(first.labels != TRUTH)[:1].tolist()
     show_pictures(console, first, [*range(PICTURES_SHOWN - len(misread)), *misread])
     show_accuracy(console, [(*key, each) for key, each in answers.items()])
-    console.print(
-        "The three likeliest digits of the first picture:", ", ".join(likeliest(server.http_port, PICTURES[0], 3))
-    )
+    console.print("First picture, likeliest digits:", ", ".join(likeliest(server.http_port, PICTURES[0], 3)))
     counts = text_stats(server.grpc_port, TEXTS)
     show_texts(console, TEXTS, counts)
     sizes = batch_sizes(server)
@@ -119,7 +117,7 @@ def batch_sizes(server: DemoServer) -> Counter[int]:
 def close_reasons(server: DemoServer) -> Counter[str]:
     """Why the batches of the digits model were closed, from Shoal's metrics."""
     metrics = server.get("/metrics", server.metrics_port)
-    rows = re.findall(r'^shoal_batch_rows_count\{(.*model="digits".*)\} (\d+)', metrics, re.MULTILINE)
+    rows = re.findall(r'^shoal_inference_batch_rows_count\{(.*model="digits".*)\} (\d+)', metrics, re.MULTILINE)
     return Counter({re.search(r'reason="(\w+)"', labels).group(1): int(count) for labels, count in rows})
 
 

@@ -85,10 +85,10 @@ def test_the_command_exists() -> None:
         assert callable(getattr(importlib.import_module(module), name))
 
 
-def test_test_folders_are_packages() -> None:
-    """Two folders may have tests of the same name."""
-    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
-    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+def test_test_files_outside_packages_have_names_of_their_own() -> None:
+    """pytest cannot tell two files of one name apart, unless their folders are packages."""
+    loose = [path for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").is_file()]
+    assert sorted(path.name for path in loose) == sorted({path.name for path in loose})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

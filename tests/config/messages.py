@@ -38,9 +38,12 @@ def fills(draw, descriptor, most_fields=4):
     """Some fields of a message with their values, at most one of each oneof."""
     filled = {}
     taken = set()
-    fields = draw(st.lists(st.sampled_from(list(descriptor.fields)), unique_by=lambda f: f.name, max_size=most_fields)) if (
-        descriptor.fields
-    ) else []
+    choices = list(descriptor.fields)
+    fields = (
+        draw(st.lists(st.sampled_from(choices), unique_by=lambda field: field.name, max_size=most_fields))
+        if choices
+        else []
+    )
     for field in fields:
         oneof = field.containing_oneof.name if field.containing_oneof else None
         if oneof in taken:

@@ -48,14 +48,23 @@ name: "x"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("nmae: 'a'", "FILE:1: nmae: unknown field 'nmae'; did you mean 'name'? ModelConfig has: name, platform, backend,"),
+        (
+            "nmae: 'a'",
+            "FILE:1: nmae: unknown field 'nmae'; did you mean 'name'? ModelConfig has: name, platform, backend,",
+        ),
         ("version_policy { all { x: 1 } }", "FILE:1: version_policy.all.x: unknown field 'x'; All has no fields"),
         ("name: a", 'FILE:1: name: expected a string in quotes, found a; write "a"'),
         ("name: { }", "FILE:1: name: expected a single value, found a block"),
         ("name: ['a']", "FILE:1: name: expected a single value, found a list"),
         ("input: 'a'", "FILE:1: input[0]: expected the fields of a ModelInput, found 'a'"),
-        ("max_batch_size: 'a'", "FILE:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, found 'a'"),
-        ("max_batch_size: 089", "FILE:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, found 089"),
+        (
+            "max_batch_size: 'a'",
+            "FILE:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, found 'a'",
+        ),
+        (
+            "max_batch_size: 089",
+            "FILE:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, found 089",
+        ),
         (
             "dynamic_batching { max_queue_delay_microseconds: -1 }",
             "FILE:1: dynamic_batching.max_queue_delay_microseconds: expected a whole number from 0 to 18446744073709551615, found -1",
@@ -74,14 +83,23 @@ name: "x"
             "FILE:1: instance_group[0].kind: expected one of KIND_AUTO, KIND_GPU, KIND_CPU, KIND_MODEL, found KIND_GPUS; "
             "did you mean 'KIND_GPU'?",
         ),
-        ("instance_group { kind: 'KIND_GPU' }", "FILE:1: instance_group[0].kind: expected a name without quotes; write KIND_GPU"),
-        ("instance_group { kind: 9 }", "FILE:1: instance_group[0].kind: expected one of KIND_AUTO, KIND_GPU, KIND_CPU, "),
-        ("version_policy { all { } latest { } }", "FILE:1: version_policy.latest: only one of latest, all, specific may be set; "),
+        (
+            "instance_group { kind: 'KIND_GPU' }",
+            "FILE:1: instance_group[0].kind: expected a name without quotes; write KIND_GPU",
+        ),
+        (
+            "instance_group { kind: 9 }",
+            "FILE:1: instance_group[0].kind: expected one of KIND_AUTO, KIND_GPU, KIND_CPU, ",
+        ),
+        (
+            "version_policy { all { } latest { } }",
+            "FILE:1: version_policy.latest: only one of latest, all, specific may be set; ",
+        ),
         ("metric_tags: 'a'", "FILE:1: metric_tags: expected { key: ... value: ... }, found 'a'"),
         ("metric_tags { kee: 'a' }", "FILE:1: metric_tags.kee: unknown field 'kee'; an entry of a map has: key, value"),
         ("metric_tags { key: { } }", "FILE:1: metric_tags.key: expected a single value, found a block"),
     ],
-)  # fmt: skip
+)
 def test_text(text, expected):
     found = problems(text)
     assert len(found) == 1
@@ -94,16 +112,28 @@ def test_text(text, expected):
         ('{"name": 5}', 'FILE:1: name: expected a string in quotes, found 5; write "5"'),
         ('{"input": {}}', "FILE:1: input: expected a list, found a block"),
         ('{"input": [null]}', "FILE:1: input[0]: expected the fields of a ModelInput, found null"),
-        ('{\n"maxBatchSize": 1,\n"max_batch_size": 2}', "FILE:3: max_batch_size: may be set only once; line 2 has it already"),
+        (
+            '{\n"maxBatchSize": 1,\n"max_batch_size": 2}',
+            "FILE:3: max_batch_size: may be set only once; line 2 has it already",
+        ),
         ('{"metric_tags": {"a": "1",\n"a": "2"}}', 'FILE:2: metric_tags["a"]: stands here for the second time'),
         ('{"metric_tags": ["a"]}', "FILE:1: metric_tags: expected names with their values, found a list"),
         ('{"metric_tags": {"a": null}}', 'FILE:1: metric_tags["a"]: expected a string in quotes, found null'),
-        ('{"max_batch_size": 1.5}', "FILE:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, found 1.5"),
-        ('{"max_batch_size": "1_0"}', "FILE:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, found '1_0'"),
-        ('{"response_cache": {"enable": "true"}}', "FILE:1: response_cache.enable: expected true or false, found 'true'"),
+        (
+            '{"max_batch_size": 1.5}',
+            "FILE:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, found 1.5",
+        ),
+        (
+            '{"max_batch_size": "1_0"}',
+            "FILE:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, found '1_0'",
+        ),
+        (
+            '{"response_cache": {"enable": "true"}}',
+            "FILE:1: response_cache.enable: expected true or false, found 'true'",
+        ),
         ('{"name": "\\ud83d"}', "FILE:1: name: the string holds half a surrogate pair, which is no character"),
     ],
-)  # fmt: skip
+)
 def test_json(text, expected):
     found = problems(text, Dialect.JSON)
     assert len(found) == 1

@@ -52,7 +52,10 @@ def test_the_fields_are_tritons(name):
 def test_the_enums_are_tritons(name):
     theirs = THEIRS[name] if name else described(tritons)
     own = OURS[name] if name else described(ours)
-    values = [[(enum.name, value.name, value.number) for enum in each.enum_type for value in enum.value] for each in (theirs, own)]
+    values = [
+        [(enum.name, value.name, value.number) for enum in each.enum_type for value in enum.value]
+        for each in (theirs, own)
+    ]
     assert values[0] == values[1]
 
 

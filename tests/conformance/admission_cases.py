@@ -1,4 +1,4 @@
-"""Bad and unusual infer requests, each for a small model: what the admission tests and the real Triton are both asked."""
+"""Unusual infer requests, each for a small model: what admission and the real Triton are both asked."""
 
 from __future__ import annotations
 

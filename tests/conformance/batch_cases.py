@@ -42,7 +42,7 @@ class BatchCase:
 
 def busy_then(*later: Arrival) -> tuple[Arrival, ...]:
     """A request that keeps the instance busy, then the others, one shortly after the other."""
-    return (Arrival(0), *(replace(each, at_ms=300 + GAP_MS * place) for place, each in enumerate(later)))
+    return (Arrival(0), *(replace(each, at_ms=230 + GAP_MS * place) for place, each in enumerate(later)))
 
 
 def in_a_row(*arrivals: Arrival) -> tuple[Arrival, ...]:

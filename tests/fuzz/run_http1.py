@@ -3,6 +3,7 @@
 With atheris installed the mutations are guided by coverage (its own options may follow); without it they are random.
 """
 
+import importlib
 import importlib.util
 import random
 import sys
@@ -26,15 +27,14 @@ def run_random(seconds: float) -> int:
         try:
             check(data, edges_from(data, source))
         except BaseException:
-            print(f"seed {seed}, input {data!r}", file=sys.stderr)
+            sys.stderr.write(f"seed {seed}, input {data!r}\n")
             raise
         seed += 1
     return seed - first
 
 
 def run_atheris() -> None:
-    import atheris
-
+    atheris = importlib.import_module("atheris")
     atheris.instrument_all()
     atheris.Setup(sys.argv, lambda data: check(data, edges_from(data, random.Random(len(data)))))
     atheris.Fuzz()
@@ -44,4 +44,5 @@ if __name__ == "__main__":
     if importlib.util.find_spec("atheris"):
         run_atheris()
     else:
-        print(f"{run_random(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0)} inputs, no failure")
+        count = run_random(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0)
+        sys.stdout.write(f"{count} inputs, no failure\n")

@@ -8,7 +8,7 @@ import pytest
 
 from shoal.transport.http1 import Http1Connection
 from shoal.transport.http1_exchange import Http1Exchange
-from tests.transport.http1_support import EchoHandler, MemoryConnection, serve
+from tests.transport.http1_support import EchoHandler, MemoryConnection, Server, serve
 
 GET = b"GET / HTTP/1.1\r\n\r\n"
 HOLD = b"GET /hold HTTP/1.1\r\n\r\n"
@@ -163,8 +163,7 @@ def test_nothing_is_left_of_ended_connections(loop_kind: str) -> None:
         gc.collect()
         return sum(isinstance(thing, Http1Connection | Http1Exchange) for thing in gc.get_objects())
 
-    before = count()
-    with serve(loop_kind) as server:
+    def run(server: Server) -> None:
         for leave in (reset, half_close, lambda client: client.socket.close()):
             with server.connect() as client:
                 client.send(HOLD * 2 + GET)
@@ -174,5 +173,9 @@ def test_nothing_is_left_of_ended_connections(loop_kind: str) -> None:
                 for _ in range(2):
                     server.handler.next("disconnected")
         server.until(lambda: server.listener.open_connections == 0)
-    del server, client
+
+    before = count()
+    with serve(loop_kind) as running:
+        run(running)
+    del running
     assert count() == before

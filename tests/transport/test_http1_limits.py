@@ -42,8 +42,10 @@ def test_a_declared_body_beyond_the_limit_is_refused_before_it_is_read(loop_kind
         client.send(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n")
         assert refused(client) == (
             400,
-            "Request size of 1001 bytes exceeds the maximum allowed value of 1000 bytes. "
-            "Use --http-max-input-size to increase the limit.",
+            (
+                "Request size of 1001 bytes exceeds the maximum allowed value of 1000 bytes. "
+                "Use --http-max-input-size to increase the limit."
+            ),
         )
 
 
@@ -124,7 +126,8 @@ def test_the_time_of_a_head_begins_with_its_own_first_byte(memory: MemoryConnect
 
 
 @pytest.mark.parametrize(
-    "head", [b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\na\r\n"]
+    "head",
+    [b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\na\r\n"],
 )
 def test_a_slow_body_is_timed_from_its_last_byte(memory: MemoryConnection, head: bytes) -> None:
     memory.receive(head)

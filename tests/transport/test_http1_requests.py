@@ -1,6 +1,7 @@
 """From bytes to requests: framing, pipelining, bodies, and what the table of heads saves."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -54,7 +55,7 @@ def test_requests_cut_anywhere(cuts: list[int]) -> None:
     with MemoryConnection() as whole, MemoryConnection() as connection:
         whole.receive(STREAM)
         edges = sorted({0, len(STREAM), *cuts})
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             connection.receive(STREAM[start:stop])
         assert connection.transport.sent == whole.transport.sent
         assert connection.requests() == REQUESTS
@@ -144,7 +145,7 @@ def test_a_body_below_the_threshold_asks_for_no_buffer(memory: MemoryConnection)
 
 @pytest.mark.parametrize("lent", [None, memoryview(bytearray(3)), memoryview(bytes(LARGE_BODY_NBYTES)), "raise"])
 def test_a_handler_that_lends_no_usable_buffer(lent: object) -> None:
-    """No buffer is fine; one of the wrong length, a read-only one or an exception is reported, and the body still arrives."""
+    """None is fine; a wrong length, a read-only buffer or an exception is reported, and the body still arrives."""
 
     class Lender(EchoHandler):
         def body_buffer(self, head, nbytes):

@@ -131,6 +131,22 @@ def test_the_sweep_runs_by_itself(loop_kind: str, monkeypatch: pytest.MonkeyPatc
         assert client.closed()
 
 
+def test_a_connection_that_fails_in_the_sweep_is_closed_alone(loop_kind: str) -> None:
+    """A bug there is reported, and spares no other connection its time limits."""
+    with (
+        serve(loop_kind, limits=Limits(idle_timeout_s=5), expect_errors=1) as server,
+        server.connect() as client,
+        server.connect() as idle,
+    ):
+        client.send(GET)
+        assert client.response().status == 200
+        server.handler.next("request").connection._since = None
+        server.until(lambda: server.listener.open_connections == 2)
+        server.sweep_after(6)
+        assert client.closed()
+        assert idle.closed()
+
+
 def test_connections_beyond_the_limit_are_closed(loop_kind: str) -> None:
     with serve(loop_kind, limits=Limits(connections=2)) as server, server.connect() as first:
         with server.connect() as second:
@@ -223,7 +239,7 @@ def test_a_port_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loop, "create_server", refuse)
         await Listener(ConnectionContext(loop, EchoHandler(), None), "127.0.0.1", 80).start()
 
-    with pytest.raises(ShoalError, match="cannot listen on 127.0.0.1:80: permission denied"):
+    with pytest.raises(ShoalError, match=r"cannot listen on 127\.0\.0\.1:80: permission denied"):
         asyncio.run(run())
 
 

@@ -131,7 +131,7 @@ def test_plain_http_on_a_tls_port_is_closed(loop_kind: str, files: Files) -> Non
 def test_old_versions_are_refused(loop_kind: str, files: Files) -> None:
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.load_verify_locations(files.ca)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with serve(loop_kind, ssl_context=files.context()) as server:
         raw = socket.create_connection(("127.0.0.1", server.port), 20)

@@ -213,8 +213,8 @@ class Collector:
 
     def _wrong_datatype(self, name: str, expected: DataType, found: DataType) -> ModelError:
         return ModelError(
-            f"model '{self._model}' returned output '{name}' with data type {found}, "
-            f"but its configuration says {expected}"
+            f"model '{self._model}' returned output '{name}' with data type {found.wire}, "
+            f"but its configuration says {expected.wire}"
         )
 
 

@@ -37,12 +37,16 @@ def check(repositories: tuple[Path, ...]) -> None:
         reports = inspect_repositories(repositories, count_gpus())
     except ShoalError as error:
         raise click.ClickException(error.message) from None
-    if sys.stdout.isatty():
+    if _is_terminal():
         _print_rich(reports)
     else:
         _print_plain(reports)
     if any(report.problems for report in reports):
         raise SystemExit(1)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _row(report: ModelReport) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ class Binder:
 
     def _map(self, target: Any, field: Any, value: Value, path: str) -> None:
         parts = field.message_type.fields_by_name
-        for key, content, line in self._entries(value, path):
+        for key, content, line in self._entries(value, path, _default_key(parts["key"])):
             place = f'{path}["{key.text}"]'
             self.lines[place] = line
             self._scalar(parts["key"], key, place, partial(self._put, target, parts["value"], content, place))
@@ -116,12 +116,12 @@ class Binder:
         else:
             self._scalar(field, content, place, partial(target.__setitem__, key))
 
-    def _entries(self, value: Value, path: str) -> Iterator[tuple[Scalar, Value | None, int]]:
+    def _entries(self, value: Value, path: str, default: Scalar) -> Iterator[tuple[Scalar, Value | None, int]]:
         """Key, value and line of each entry of a map."""
         if self._dialect is Dialect.TEXT:
             for block in value.items if isinstance(value, Listing) else [value]:
                 if isinstance(block, Block):
-                    yield self._entry(block, path)
+                    yield self._entry(block, path, default)
                 else:
                     self._problem(block.line, path, f"expected {{ key: ... value: ... }}, found {block}")
         elif isinstance(value, Block):
@@ -134,7 +134,7 @@ class Binder:
         else:
             self._problem(value.line, path, f"expected names with their values, found {value}")
 
-    def _entry(self, block: Block, path: str) -> tuple[Scalar, Value | None, int]:
+    def _entry(self, block: Block, path: str, default: Scalar) -> tuple[Scalar, Value | None, int]:
         parts: dict[str, Value] = {}
         for written in block.fields:
             if written.name in ("key", "value"):
@@ -142,10 +142,10 @@ class Binder:
             else:
                 text = f"unknown field '{written.name}'; an entry of a map has: key, value"
                 self._problem(written.line, f"{path}.{written.name}", text)
-        key = parts.get("key", Scalar(ScalarKind.STRING, "", block.line))
+        key = parts.get("key", default)
         if not isinstance(key, Scalar):
             self._problem(key.line, f"{path}.key", f"expected a single value, found {key}")
-            key = Scalar(ScalarKind.STRING, "", block.line)
+            key = default
         return key, parts.get("value"), block.line
 
     def _scalar(self, field: Any, value: Value, path: str, store: Callable[[Any], object]) -> None:
@@ -156,6 +156,13 @@ class Binder:
             store(convert(field, value, self._dialect))
         except UnfitError as unfit:
             self._problem(value.line, path, str(unfit))
+
+
+def _default_key(field: Any) -> Scalar:
+    """The key of a map's entry that has none."""
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return Scalar(ScalarKind.STRING, "", 0)
+    return Scalar(ScalarKind.NUMBER, "0", 0)
 
 
 def _is_null(value: Value) -> bool:

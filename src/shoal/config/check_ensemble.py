@@ -17,7 +17,7 @@ def ensemble_problems(config: Any, source: Source) -> list[Problem]:
         return []
     problems = list(_shape_problems(config, source))
     steps = list(_step_problems(config, source))
-    return problems + steps + ([] if steps else list(_flow_problems(config, source)))
+    return problems + steps if problems or steps else list(_flow_problems(config, source))
 
 
 def _shape_problems(config: Any, source: Source) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
 """A configuration as ``GET /v2/models/<model>/config`` returns it, in the layout that Triton prints.
 
 That is protobuf's JSON with the names of the proto file, with all defaults, and with 64-bit numbers as numbers rather
-than strings, apart from a few that Triton forgot (``model_config_utils.cc``, ``ModelConfigToJson``).
+than strings, apart from a few that Triton forgot (``model_config_utils.cc``, ``ModelConfigToJson``). The entries of a map
+are sorted; Triton's are in no order.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _message(message: Any) -> dict[str, Any]:
 def _field(field: Any, value: Any) -> Any:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         inner = field.message_type.fields_by_name["value"]
-        return {str(key): _single(inner, value[key]) for key in value}
+        return {str(key): _single(inner, value[key]) for key in sorted(value)}
     if field.is_repeated:
         return [_single(field, item) for item in value]
     return _single(field, value)
@@ -73,7 +74,7 @@ def _float(value: float, *, single: bool) -> float | int | str:
         return "NaN"
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
-    if value.is_integer() and abs(value) <= _LARGEST_EXACT and math.copysign(1, value) == math.copysign(1, int(value)):
+    if value.is_integer() and abs(value) <= _LARGEST_EXACT and str(value) != "-0.0":
         return int(value)
     return _shortest_single(value) if single else value
 

@@ -108,7 +108,7 @@ class ForkClient:
     def _forget(self) -> None:
         """The fork server is gone, and its workers with it: tell whoever waits."""
         if self._socket is not None:
-            if self._loop is not None:
+            if self._loop is not None and not self._loop.is_closed():
                 self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
         self._socket, self._loop, self._reader = None, None, FrameReader()
@@ -122,13 +122,7 @@ class ForkClient:
 
     def close(self) -> None:
         """End the fork server; workers that still run die with it."""
-        if self._process is None:
-            return
-        if self._socket is not None:
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
-        self._process.wait()
-        self._process = None
-        self._loop = None
+        self._forget()
+        if self._process is not None:
+            self._process.wait()
+            self._process = None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shoal.config.problem import Problem
-from shoal.errors import nearest
 
 MODEL_CLASS = "TritonPythonModel"
 
@@ -41,8 +40,8 @@ def inspect_python(path: Path) -> PythonSource:
         return _inspect_class(path, model)
     if MODEL_CLASS in _other_names(statements) or "*" in _other_names(statements):
         return PythonSource()
-    hint = nearest(MODEL_CLASS, [node.name for node in classes])
-    return PythonSource((Problem(str(path), 0, "", f"has no class {MODEL_CLASS}{hint}"),))
+    text = f"has no class {MODEL_CLASS}{_instead(node.name for node in classes)}"
+    return PythonSource((Problem(str(path), 0, "", text),))
 
 
 def _inspect_class(path: Path, model: ast.ClassDef) -> PythonSource:
@@ -51,9 +50,14 @@ def _inspect_class(path: Path, model: ast.ClassDef) -> PythonSource:
         return PythonSource()  # what it inherits or is given cannot be seen without running it
     problems: tuple[Problem, ...] = ()
     if "execute" not in members:
-        text = f"class {MODEL_CLASS} has no method execute(self, requests){nearest('execute', members)}"
+        text = f"class {MODEL_CLASS} has no method execute(self, requests){_instead(members)}"
         problems = (Problem(str(path), model.lineno, "", text),)
     return PythonSource(problems, "auto_complete_config" in members)
+
+
+def _instead(names: Iterable[str]) -> str:
+    listed = ", ".join(names)
+    return f"; it has: {listed}" if listed else ""
 
 
 def _members(model: ast.ClassDef) -> list[str]:

@@ -18,6 +18,7 @@ from shoal.transport.tls import HTTP1, HTTP2
 UNIX_PREFIX = "unix:"
 BACKLOG = 1024
 SWEEP_INTERVAL_S = 1.0
+ABORT_TIMEOUT_S = 1.0
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client sends first that knows that the server speaks HTTP/2 (RFC 9113 section 3.4)."""
@@ -142,8 +143,8 @@ class Listener:
 
     def _tick(self) -> None:
         loop = self.context.loop
-        self.sweep(loop.time())
         self._timer = loop.call_later(SWEEP_INTERVAL_S, self._tick)
+        self.sweep(loop.time())
 
     def sweep(self, now: float) -> None:
         """Let every connection enforce its time limits; runs once a second by itself.
@@ -153,7 +154,16 @@ class Listener:
         """
         self.context.now = now
         for connection in tuple(self.context.connections):
-            connection.sweep(now)
+            try:
+                connection.sweep(now)
+            except Exception as error:  # a bug in one connection must not spare the others their limits
+                self._give_up(connection, error)
+
+    def _give_up(self, connection: Connection, error: Exception) -> None:
+        """Report what a connection raised, and close it."""
+        details = {"message": "a connection failed to enforce its time limits", "exception": error}
+        self.context.loop.call_exception_handler(details)
+        connection.abort()
 
     def stop_accepting(self) -> None:
         """Close the listening socket; open connections go on."""
@@ -188,7 +198,7 @@ class Listener:
         self.drain()
         clean = await self.closed(timeout_s)
         self.abort()
-        await self.context.emptied.wait()
+        await self.closed(ABORT_TIMEOUT_S)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,0 +1,284 @@
+"""Workers that die, hang or refuse: their requests are told why, they are replaced, and nobody else notices."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from shoal.errors import CancelledError, InternalError, ModelError, ShoalError, UnavailableError, WorkerError
+from shoal.testing.in_process import InProcessServer
+from tests.execution.models import write_model
+
+CRASHING = """
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            code = float(value(request)[0, 0])
+            if code == 9:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if code == 11:
+                print("about to touch address zero", flush=True)
+                import ctypes
+                ctypes.string_at(0)
+            if code == 3:
+                print("leaving now", flush=True)
+                os._exit(3)
+            if code == 5:
+                raise ValueError("five is right out")
+            if code == 100:
+                time.sleep(600)
+        return [answer(value(request) * 2) for request in requests]
+"""
+
+
+def array(value: float, rows: int = 1) -> np.ndarray:
+    return np.full((rows, 2), value, np.float32)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    write_model(tmp_path, "good")
+    return tmp_path
+
+
+def wait_until(condition) -> None:
+    """Wait for something that happens on the server's thread, up to ten seconds."""
+    waiting = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        waiting.wait(0.01)
+    raise AssertionError("it did not happen within ten seconds")
+
+
+def runtime(server: InProcessServer, model: str):
+    return server.server.catalog.find(model).runtime
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (9, "was killed by signal 9 (SIGKILL)"),
+        (11, "was killed by signal 11 (SIGSEGV); its last output:\nabout to touch address zero"),
+        (3, "exited with code 3; its last output:\nleaving now"),
+    ],
+)
+def test_a_dead_worker_is_named_and_replaced_while_others_go_on(repository, code, said):
+    write_model(repository, "crashing", CRASHING)
+    with InProcessServer(repository) as server:
+        pending = server.submit("crashing", {"IN": array(code)})
+        for value in range(20):
+            np.testing.assert_array_equal(server.infer("good", {"IN": array(value)})["OUT"], array(2 * value))
+        with pytest.raises(WorkerError) as failure:
+            pending.outputs()
+        assert said in failure.value.message
+        assert "model 'crashing'" in failure.value.message
+        np.testing.assert_array_equal(server.infer("crashing", {"IN": array(1)})["OUT"], array(2))
+        assert server.call(server.server.model_ready, "crashing")
+        assert runtime(server, "crashing").groups[0].restarts == 1
+
+
+def test_a_model_is_not_ready_until_its_worker_is_replaced(repository, tmp_path):
+    gate = tmp_path / "gate"
+    gate.touch()
+    code = f"""
+        class TritonPythonModel:
+            def initialize(self, args):
+                while not os.path.exists({str(gate)!r}):
+                    time.sleep(0.01)
+            def execute(self, requests):
+                return [answer(value(request)) for request in requests]
+        """
+    write_model(repository, "gated", code)
+    with InProcessServer(repository) as server:
+        gate.unlink()
+        server.call(os.kill, runtime(server, "gated").groups[0].pid, signal.SIGKILL)
+        wait_until(lambda: not server.call(server.server.model_ready, "gated"))
+        assert not server.call(lambda: server.server.ready)
+        assert server.call(server.server.model_ready, "good")
+        waiting = server.submit("gated", {"IN": array(1)})
+        gate.touch()
+        assert waiting.outputs()["OUT"][0, 0] == 1
+        assert server.call(server.server.model_ready, "gated")
+
+
+def test_requests_that_waited_when_the_worker_died_are_served_by_the_next(repository):
+    write_model(repository, "crashing", CRASHING, more="")
+    with InProcessServer(repository) as server:
+        first = server.submit("crashing", {"IN": array(3)})
+        waiting = [server.submit("crashing", {"IN": array(value)}) for value in (1, 2)]
+        with pytest.raises(WorkerError):
+            first.outputs()
+        assert [pending.outputs()["OUT"][0, 0] for pending in waiting] == [2, 4]
+
+
+def test_every_request_of_the_batch_is_told(repository):
+    write_model(repository, "crashing", CRASHING)
+    with InProcessServer(repository) as server:
+        blocker = server.submit("crashing", {"IN": array(1)})
+        batch = [server.submit("crashing", {"IN": array(value)}) for value in (1, 3, 2)]
+        assert blocker.outputs()["OUT"][0, 0] == 2
+        outcomes = []
+        for pending in batch:
+            try:
+                outcomes.append(pending.outputs()["OUT"][0, 0])
+            except WorkerError:
+                outcomes.append("died")
+        assert "died" in outcomes
+        assert len(outcomes) == 3
+
+
+def test_a_hanging_worker_is_killed_after_the_execution_timeout(repository):
+    write_model(repository, "crashing", CRASHING)
+    with InProcessServer(repository, execution_timeout_s=0.5) as server:
+        with pytest.raises(WorkerError, match=r"did not answer within the execution timeout of 0.5 s"):
+            server.infer("crashing", {"IN": array(100)})
+        np.testing.assert_array_equal(server.infer("crashing", {"IN": array(1)})["OUT"], array(2))
+
+
+def test_an_exception_fails_its_batch_only(repository):
+    write_model(repository, "crashing", CRASHING)
+    with InProcessServer(repository) as server:
+        with pytest.raises(ModelError, match="five is right out"):
+            server.infer("crashing", {"IN": array(5)})
+        np.testing.assert_array_equal(server.infer("crashing", {"IN": array(1)})["OUT"], array(2))
+        assert runtime(server, "crashing").groups[0].restarts == 0
+
+
+def test_a_worker_that_cannot_come_back_fails_those_who_wait_and_those_who_come(repository, tmp_path):
+    folder = write_model(repository, "fading", CRASHING)
+    with InProcessServer(repository) as server:
+        model = folder / "1" / "model.py"
+        good = model.read_text()
+        model.write_text("raise RuntimeError('the file is broken now')")
+        with pytest.raises(WorkerError):
+            server.infer("fading", {"IN": array(9)})
+        with pytest.raises(UnavailableError, match="the file is broken now"):
+            server.infer("fading", {"IN": array(1)})
+        assert not server.call(server.server.model_ready, "fading")
+        model.write_text(good)
+        wait_until(lambda: server.call(server.server.model_ready, "fading"))
+        np.testing.assert_array_equal(server.infer("fading", {"IN": array(1)})["OUT"], array(2))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("class TritonPythonModel:\n    def initialize(self, args):\n        raise KeyError('no weights')\n    def execute(self, r): pass", "no weights"),
+        ("import a_module_that_is_not_there", "a_module_that_is_not_there"),
+        ("class TritonPythonModel(:", "SyntaxError"),
+        ("class Other: pass", "TritonPythonModel"),
+        ("class TritonPythonModel:\n    def initialize(self, args):\n        os._exit(7)\n    def execute(self, r): pass", "exited with code 7"),
+        ("sys.exit('no')", "no"),
+    ],
+)
+def test_a_model_that_cannot_start_says_why_and_leaves_nothing_behind(repository, code, said):
+    write_model(repository, "broken", code)
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    with pytest.raises(InternalError, match="failed to load model 'broken'") as failure:
+        InProcessServer(repository).__enter__()
+    assert said in failure.value.message
+    assert "good" not in failure.value.message
+    wait_until(lambda: {process.pid for process in psutil.Process().children(recursive=True)} <= before)
+
+
+def test_without_exit_on_error_the_others_serve(repository):
+    write_model(repository, "broken", "raise ImportError('nothing here')")
+    with InProcessServer(repository, exit_on_error=False) as server:
+        np.testing.assert_array_equal(server.infer("good", {"IN": array(4)})["OUT"], array(8))
+        with pytest.raises(ShoalError, match="'broken' has no available versions"):
+            server.infer("broken", {"IN": array(4)})
+        assert not server.call(lambda: server.server.ready)
+        assert "nothing here" in server.call(lambda: server.server.failures["broken"])
+
+
+def test_instances_have_processes_of_their_own_and_share_the_load(repository):
+    write_model(
+        repository,
+        "pids",
+        """
+        class TritonPythonModel:
+            def execute(self, requests):
+                time.sleep(0.05)
+                return [answer(np.full_like(value(request), os.getpid())) for request in requests]
+        """,
+        count=2,
+        max_batch_size=1,
+    )
+    with InProcessServer(repository) as server:
+        answers = [server.submit("pids", {"IN": array(0)}) for _ in range(8)]
+        pids = {int(pending.outputs()["OUT"][0, 0]) for pending in answers}
+        assert pids == {group.pid for group in runtime(server, "pids").groups}
+        assert len(pids) == 2
+        assert os.getpid() not in pids
+
+
+def test_a_queued_request_can_be_cancelled_and_a_running_one_is_marked(repository):
+    write_model(
+        repository,
+        "slow",
+        """
+        class TritonPythonModel:
+            def execute(self, requests):
+                time.sleep(0.3)
+                return [answer(value(request)) for request in requests]
+        """,
+        max_batch_size=1,
+    )
+    with InProcessServer(repository) as server:
+        running = server.submit("slow", {"IN": array(1)})
+        wait_until(lambda: runtime(server, "slow").groups[0].channels[0].batch is not None)
+        queued = server.submit("slow", {"IN": array(2)})
+        last = server.submit("slow", {"IN": array(3)})
+        server.cancel(queued)
+        server.cancel(running)
+        with pytest.raises(CancelledError):
+            queued.outputs()
+        assert running.request is not None
+        assert running.request.cancelled
+        assert running.outputs()["OUT"][0, 0] == 1
+        assert last.outputs()["OUT"][0, 0] == 3
+
+
+def test_outputs_larger_than_the_room_that_was_guessed(repository):
+    write_model(
+        repository,
+        "growing",
+        """
+        class TritonPythonModel:
+            def execute(self, requests):
+                return [answer(np.repeat(value(request), 100_000, axis=1)) for request in requests]
+        """,
+    )
+    with InProcessServer(repository) as server:
+        for value in (1, 2, 3):
+            out = server.infer("growing", {"IN": array(value)})["OUT"]
+            assert out.shape == (1, 200_000)
+            assert (out == value).all()
+
+
+def test_no_worker_outlives_a_server_that_was_killed(repository):
+    code = (
+        "import sys, time\n"
+        "from shoal.testing.in_process import InProcessServer\n"
+        "with InProcessServer(sys.argv[1]):\n"
+        "    print('up', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(repository)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 2
+        process.kill()
+    gone, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert len(gone) == len(family)
