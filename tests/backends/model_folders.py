@@ -46,7 +46,8 @@ class TritonPythonModel:
             b = pb_utils.get_input_tensor_by_name(request, "B").as_numpy()
             if (a < 0).any():
                 raise ValueError("negative")
-            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("SUM", a + b), pb_utils.Tensor("DIFFERENCE", a - b)]))
+            outputs = [pb_utils.Tensor("SUM", a + b), pb_utils.Tensor("DIFFERENCE", a - b)]
+            responses.append(pb_utils.InferenceResponse(outputs))
         return responses
 """
 
@@ -73,6 +74,7 @@ def onnx_model(
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
     config: str = "",
+    *,
     name: str = "m",
     initializers: Sequence[onnx.TensorProto] = (),
     ir_version: int = 8,
@@ -100,5 +102,10 @@ def identity_model(folder: Path, datatype: DataType, shape: Shape = ("n", "k"), 
     """y = x of any type."""
     node = helper.make_node("Identity", ["x"], ["y"])
     return onnx_model(
-        folder, [node], [tensor("x", datatype, shape)], [tensor("y", datatype, shape)], config, name=f"identity_{datatype}"
+        folder,
+        [node],
+        [tensor("x", datatype, shape)],
+        [tensor("y", datatype, shape)],
+        config,
+        name=f"identity_{datatype}",
     )

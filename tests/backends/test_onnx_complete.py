@@ -1,5 +1,6 @@
 """Completing a configuration from an ONNX model (1.2), and telling where the two disagree."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from onnx import TensorProto, helper
 
 from shoal.backends import registry
 from shoal.config.render import config_to_dict
+from shoal.config.spec import InstanceKind
 from shoal.datatypes import DataType
 from shoal.errors import ConfigError, InvalidArgumentError, NotFoundError, ShoalError, UnsupportedError
 from shoal.testing.backend_harness import load
@@ -70,7 +72,9 @@ def test_datatypes(tmp_path: Path, datatype: DataType) -> None:
 
 
 def test_a_tensor_without_type_or_dims_is_completed(tmp_path: Path) -> None:
-    config = completed(relu_model(tmp_path, 'input { name: "x" dims: [ 4 ] } output { name: "y" data_type: TYPE_FP32 }'))
+    config = completed(
+        relu_model(tmp_path, 'input { name: "x" dims: [ 4 ] } output { name: "y" data_type: TYPE_FP32 }')
+    )
     assert tensors(config, "input") == [("x", "TYPE_FP32", [4])]
     assert tensors(config, "output") == [("y", "TYPE_FP32", [4])]
 
@@ -113,8 +117,10 @@ GOOD_Y = 'output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] }'
     [
         (
             'max_batch_size: 2 input { name: "X" data_type: TYPE_FP32 dims: [ 4 ] }' + GOOD_Y,
-            "model 'm': the model needs input 'x', which the configuration does not have; it has 'X'\n"
-            "model 'm': the model has no input 'X'; it has 'x'",
+            (
+                "model 'm': the model needs input 'x', which the configuration does not have; it has 'X'\n"
+                "model 'm': the model has no input 'X'; it has 'x'"
+            ),
         ),
         (
             'max_batch_size: 2 input { name: "x" data_type: TYPE_INT64 dims: [ 4 ] }' + GOOD_Y,
@@ -122,19 +128,25 @@ GOOD_Y = 'output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] }'
         ),
         (
             'max_batch_size: 2 input { name: "x" data_type: TYPE_FP32 dims: [ 5 ] }' + GOOD_Y,
-            "model 'm', input 'x': the configuration's shape is [-1, 5] (the batch dimension, which max_batch_size adds, "
-            "and dims), but the model has [-1, 4]; write dims: [4]",
+            (
+                "model 'm', input 'x': the configuration's shape is [-1, 5] (the batch dimension, which max_batch_size "
+                "adds, and dims), but the model has [-1, 4]; write dims: [4]"
+            ),
         ),
         (
-            'max_batch_size: 2 input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } '
-            'output { name: "yy" data_type: TYPE_FP32 dims: [ 4 ] }',
+            (
+                'max_batch_size: 2 input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } '
+                'output { name: "yy" data_type: TYPE_FP32 dims: [ 4 ] }'
+            ),
             "model 'm': the model has no output 'yy'; did you mean 'y'?; it has 'y'",
         ),
         ('output { name: "z" }', "model 'm': the model has no output 'z'; it has 'y'"),
         (
-            'input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] }',
-            "model 'm', input 'x': the configuration's shape is [4], but the model has [-1, 4]; write dims: [-1, 4]\n"
-            "model 'm', output 'y': the configuration's shape is [4], but the model has [-1, 4]; write dims: [-1, 4]",
+            'input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }' + GOOD_Y,
+            (
+                "model 'm', input 'x': the configuration's shape is [4], but the model has [-1, 4]; write dims: [-1, 4]\n"
+                "model 'm', output 'y': the configuration's shape is [4], but the model has [-1, 4]; write dims: [-1, 4]"
+            ),
         ),
     ],
 )
@@ -173,10 +185,6 @@ def test_missing_file_gets_the_nearest_name(tmp_path: Path) -> None:
 
 
 def test_gpu_instance_without_gpu_support(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from shoal.config.spec import InstanceKind
-
     loaded = load(BACKEND, relu_model(tmp_path))
     with pytest.raises(UnsupportedError, match="KIND_GPU"):
         loaded.model.instance(replace(loaded.spec.instances[0], kind=InstanceKind.GPU))

@@ -30,7 +30,9 @@ def instance_of(model_dir: Path) -> tuple[Any, OnnxInstance]:
     ("shape", "rows", "bound"),
     [(("n", WIDE), 1, True), (("n", WIDE // 2), 1, False), (("n", WIDE // 2), 2, True), (("n", "t", 4), 2, True)],
 )
-def test_large_outputs_are_written_into_the_room(tmp_path: Path, shape: tuple[Any, ...], rows: int, bound: bool) -> None:
+def test_large_outputs_are_written_into_the_room(
+    tmp_path: Path, shape: tuple[Any, ...], rows: int, bound: bool
+) -> None:
     loaded, instance = instance_of(relu_model(tmp_path, shape=shape, output_shape=shape))
     x = np.full([rows, *(size if isinstance(size, int) else WIDE for size in shape[1:])], 3, np.float32)
     room = PlentyOfRoom()
@@ -56,7 +58,9 @@ def test_sizes_that_no_input_tells_are_not_bound(tmp_path: Path) -> None:
     assert room.given == {}
 
 
-def test_a_model_that_breaks_its_own_names_of_sizes_still_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_breaks_its_own_names_of_sizes_still_runs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Exporters write such models; the first try fails inside ONNX Runtime, and no second is made."""
     start, end = (helper.make_tensor(name, TensorProto.INT64, [1], [value]) for name, value in (("s", 1), ("e", 9**9)))
     axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
@@ -95,12 +99,12 @@ def test_only_the_outputs_asked_for_are_fetched(tmp_path: Path) -> None:
 
 def test_output_without_the_batchs_rows(tmp_path: Path) -> None:
     """A configuration that says batch where the model returns something else must not mix up requests."""
-    node = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=1)
-    model = onnx_model(
-        tmp_path, [node], [tensor("x", DataType.FP32, ["n", 2])], [tensor("y", DataType.FP32, ["m", "k"])]
-    )
+    bounds = [helper.make_tensor(name, TensorProto.INT64, [1], [value]) for name, value in (("from", 0), ("to", 1))]
+    node = helper.make_node("Slice", ["x", "from", "to"], ["y"])
+    x, y = tensor("x", DataType.FP32, ["n", 2]), tensor("y", DataType.FP32, ["m", 2])
+    model = onnx_model(tmp_path, [node], [x], [y], initializers=bounds)
     loaded, instance = instance_of(model)
-    with pytest.raises(ModelError, match=r"output 'y' has shape \[1, 1\] for a batch of 2 rows"):
+    with pytest.raises(ModelError, match=r"output 'y' has shape \[1, 2\] for a batch of 2 rows"):
         run(loaded, instance, [{"x": np.ones((2, 2), np.float32)}], NoRoom())
 
 
@@ -135,12 +139,19 @@ def test_bf16_is_computed_in_bf16(tmp_path: Path) -> None:
 
 
 def test_scalars(tmp_path: Path) -> None:
-    """A model of scalars, through ``reshape { shape: [] }``: the backend sees no dimensions."""
+    """A scalar of the model is one element for clients, for a configuration cannot have empty dims."""
     loaded, instance = instance_of(relu_model(tmp_path, shape=(), output_shape=()))
-    assert loaded.spec.inputs[0].reshape == ()
-    (result,) = run(loaded, instance, [{"x": np.array(3, np.float32)}], NoRoom())
-    assert result.outputs["y"].shape == ()
-    assert result.outputs["y"] == 3
+    assert loaded.spec.inputs[0].dims == loaded.spec.outputs[0].dims == (1,)
+    (result,) = run(loaded, instance, [{"x": np.array([3], np.float32)}], NoRoom())
+    assert result.outputs["y"].tolist() == [3]
+
+
+def test_a_scalar_for_each_row(tmp_path: Path) -> None:
+    """With batching the configuration says so with ``reshape``, and the backend sees the batch dimension only."""
+    loaded, instance = instance_of(relu_model(tmp_path, shape=("n",), output_shape=("n",)))
+    requests = [{"x": np.array([3], np.float32)}, {"x": np.array([4, -5], np.float32)}]
+    results = run(loaded, instance, requests, NoRoom())
+    assert [result.outputs["y"].tolist() for result in results] == [[3], [4, 0]]
 
 
 def test_instances_share_one_session(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ GPU = InstanceSpec("m_0_0", InstanceKind.GPU, 3)
 WITH_CUDA = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
-def spec(parameters: Mapping[str, str] = {}, instances: int = 1) -> ModelSpec:  # noqa: B006 - read only
+def spec(parameters: Mapping[str, str] = {}, instances: int = 1) -> ModelSpec:
     return ModelSpec("m", 1, "onnxruntime", "", 0, (), (), (CPU,) * instances, None, parameters)
 
 
@@ -133,5 +133,7 @@ def test_gpu_without_cuda() -> None:
 
 def test_missing_accelerator() -> None:
     optimization = {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "openvino"}]}}
-    with pytest.raises(UnsupportedError, match="accelerator 'openvino' is not in the installed ONNX Runtime; it has cpu"):
+    with pytest.raises(
+        UnsupportedError, match="accelerator 'openvino' is not in the installed ONNX Runtime; it has cpu"
+    ):
         choose_providers("m", CPU, optimization, read({}), ["CPUExecutionProvider"])

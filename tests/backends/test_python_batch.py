@@ -28,7 +28,9 @@ def batch_of(rows: list[int], width: int) -> ModelBatch:
 @given(
     rows=st.lists(st.integers(0, 3), min_size=1, max_size=6),
     width=st.integers(0, 3),
-    kinds=st.lists(st.sampled_from(["plain", "plain", "plain", "swapped", "error", "parameters"]), min_size=6, max_size=6),
+    kinds=st.lists(
+        st.sampled_from(["plain", "plain", "plain", "swapped", "error", "parameters"]), min_size=6, max_size=6
+    ),
     room=st.sampled_from([NoRoom, PlentyOfRoom]),
 )
 def test_each_request_gets_its_own_rows_back(rows: list[int], width: int, kinds: list[str], room: Any) -> None:

@@ -18,8 +18,9 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     def execute(self, requests):
         def answer(request):
-            tensor = request.inputs()[0]
-            return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("y", tensor) if DLPACK else pb_utils.Tensor("y", tensor.as_numpy())])
+            x = request.inputs()[0]
+            y = pb_utils.Tensor.from_dlpack("y", x) if DLPACK else pb_utils.Tensor("y", x.as_numpy())
+            return pb_utils.InferenceResponse([y])
         return [answer(request) for request in requests]
 """
 

@@ -1,6 +1,7 @@
 """What becomes of the ways in which ``execute`` may answer; texts as the real Triton 2.51 gives them."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,22 @@ FILE = "{file}"
         ),
         (
             "return [None]",
-            "Expected an 'InferenceResponse' object in the execute function return list, found type '<class 'NoneType'>'.",
+            "Expected an 'InferenceResponse' object in the execute function return list, "
+            "found type '<class 'NoneType'>'.",
         ),
         (
             "return []",
-            "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
-            "InferenceRequest(s) size is:1, and InferenceResponse(s) size is:0\n",
+            (
+                "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
+                "InferenceRequest(s) size is:1, and InferenceResponse(s) size is:0\n"
+            ),
         ),
         (
             "return [R([out()])] * 2",
-            "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
-            "InferenceRequest(s) size is:1, and InferenceResponse(s) size is:2\n",
+            (
+                "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
+                "InferenceRequest(s) size is:1, and InferenceResponse(s) size is:2\n"
+            ),
         ),
     ],
 )
@@ -92,9 +98,12 @@ def test_failures_of_the_batch(tmp_path: Path, body: str, message: str) -> None:
 
 def test_a_coroutine_that_fails(tmp_path: Path) -> None:
     """The event loop's own frames are not the user's business."""
-    loaded = load(BACKEND, python_model(tmp_path, PRELUDE.replace("def execute", "async def execute") + "        helper()\n", CONFIG))
-    with pytest.raises(ModelError) as caught:
-        run(loaded, loaded.instance(), [{"IN": np.zeros((1, 4), np.int32)}], NoRoom())
+    loaded = load(
+        BACKEND,
+        python_model(tmp_path, PRELUDE.replace("def execute", "async def execute") + "        helper()\n", CONFIG),
+    )
+    with closing(loaded.instance()) as instance, pytest.raises(ModelError) as caught:
+        run(loaded, instance, [{"IN": np.zeros((1, 4), np.int32)}], NoRoom())
     path = tmp_path / "m" / "1" / "model.py"
     assert caught.value.message == f"{PREFIX}KeyError: 'nokey'\n\nAt:\n  {path}(8): helper\n  {path}(15): execute\n"
 
@@ -196,7 +205,7 @@ def test_a_single_response_is_not_copied(tmp_path: Path) -> None:
 
 def test_text_outputs_of_every_kind(tmp_path: Path) -> None:
     config = CONFIG.replace("TYPE_FP32", "TYPE_STRING")
-    body = "return [R([out(a)]) for a in (np.array([['é']], dtype=object), np.array([[b'x']]), np.array([[5]], dtype=object))]"
+    body = "O = object\nreturn [R([out(a)]) for a in (np.array([['é']], O), np.array([[b'x']]), np.array([[5]], O))]"
     loaded, instance = model(tmp_path, body, config)
     results = run(loaded, instance, [{"IN": np.zeros((1, 4), np.int32)}] * 3, NoRoom())
     assert [result.outputs["OUT"].tolist() for result in results] == [[["é"]], [[b"x"]], [[5]]]
@@ -227,7 +236,10 @@ return [R(error=E(json.dumps(told)))]
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        ("exec()", "InferenceRequest.exec(): calling another model from a model (BLS) is not supported in this version"),
+        (
+            "exec()",
+            "InferenceRequest.exec(): calling another model from a model (BLS) is not supported in this version",
+        ),
         ("async_exec(decoupled=True)", "InferenceRequest.async_exec(decoupled=True): calling another model"),
         ("get_response_sender()", "get_response_sender: response senders (decoupled models) are not supported"),
         ("set_release_flags(2)", "set_release_flags: rescheduling a request is not supported in this version"),

@@ -4,6 +4,7 @@ from click.testing import CliRunner
 
 from shoal.cli import check as module
 from shoal.cli.check import check, check_repository
+from shoal.cli.main import main
 
 CODE = "class TritonPythonModel:\n    def execute(self, requests):\n        return []\n"
 CONFIG = """backend: "python"
@@ -71,10 +72,17 @@ def test_an_empty_repository_is_fine(tmp_path):
     assert (done.exit_code, done.output) == (0, "no models\n")
 
 
-def test_a_missing_repository_is_an_error_without_a_traceback(tmp_path):
-    done = run(tmp_path / "nowhere")
-    assert done.exit_code == 1
-    assert done.output == f"Error: {tmp_path}/nowhere: the model repository does not exist\n"
+def test_a_missing_repository_is_an_error_without_a_traceback(tmp_path, capsys):
+    assert main(["check", str(tmp_path / "nowhere")]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/nowhere: the model repository does not exist\n"
+
+
+def test_the_command_line_has_the_status(tmp_path, capsys):
+    write(tmp_path, "fish")
+    assert main(["check", str(tmp_path)]) == 0
+    write(tmp_path, "bad", CONFIG + "runtime: 'x'")
+    assert main(["check", str(tmp_path)]) == 1
+    assert "2 models, 1 problem in 1 of them" in capsys.readouterr().out
 
 
 def test_a_repository_must_be_named():

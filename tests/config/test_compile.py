@@ -88,7 +88,8 @@ def test_batching(tmp_path):
     spec = compiled(
         tmp_path,
         "max_batch_size: 8 dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 "
-        "preserve_ordering: true priority_levels: 3 default_priority_level: 2 default_queue_policy { max_queue_size: 5 } "
+        "preserve_ordering: true priority_levels: 3 default_priority_level: 2 "
+        "default_queue_policy { max_queue_size: 5 } "
         "priority_queue_policy { key: 1 value { timeout_action: DELAY default_timeout_microseconds: 7 "
         "allow_timeout_override: true } } }",
     ).batching

@@ -48,7 +48,7 @@ def test_json_is_read_back(config):
 def test_yaml_is_read_back(config):
     yaml = pytest.importorskip("yaml")
     if not has_infinity(config):
-        assert read(yaml.safe_dump(config_to_dict(config), allow_unicode=True), Dialect.YAML) == config
+        assert read(yaml.safe_dump(config_to_dict(config)), Dialect.YAML) == config
 
 
 WORDS = "name input dims max_batch_size data_type TYPE_FP32 parameters key value dynamic_batching version_policy latest"

@@ -168,6 +168,19 @@ def test_processes_show_their_memory_and_processor_time():
     assert len([name for name, _ in values if name == "shoal_process_resident_memory_bytes"]) == 1
 
 
+def test_a_snapshot_is_rendered_without_asking_the_source_again():
+    """The source belongs to the event loop's thread; the page is written on another one."""
+    source = Source([make_sample()], open_connections={"http": 5})
+    metrics = Metrics(source)
+    snapshot = metrics.snapshot()
+    source.model_samples.clear()
+    source.open_connections["http"] = 6
+    values = samples(metrics.render(snapshot).decode())
+    assert value(values, "shoal_model_instances") == 2
+    assert values["shoal_open_connections", frozenset({("service", "http")})] == 5
+    assert "shoal_model_instances{" not in metrics.render().decode()
+
+
 def test_the_machines_families_can_be_left_out():
     metrics = Metrics(Source(), MetricsSettings(cpu=False))
     assert "nv_cpu" not in metrics.render().decode()

@@ -184,7 +184,7 @@ def test_rule_58_shared_memory_is_off(where: str) -> None:
     tensor = {"name": "a", "datatype": "FP32", "shape": [2], "parameters": parameters}
     text = r"^Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable\.$"
     with pytest.raises(UnsupportedError, match=text):
-        head_of({"inputs": [], **{where: [tensor]}})
+        head_of({"inputs": [], where: [tensor]})
 
 
 @pytest.mark.parametrize("dim", [2**63, 2**64 - 1])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.errors import InternalError, InvalidArgumentError, ShoalError
+from shoal.errors import InternalError, InvalidArgumentError
 from shoal.protocols import rest_json, rest_json_access, rest_json_strict
 
 SCALARS = (
@@ -84,27 +86,19 @@ def test_rule_7_deep_texts_end_with_an_error_not_with_a_crash(text: bytes) -> No
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_parsed_or_refused(text: bytes) -> None:
-    try:
-        rest_json.parse(text)
-    except ShoalError as error:
-        assert error.message.startswith("failed to parse the request JSON buffer: ")
+    with contextlib.suppress(InternalError):
+        assert rest_json.parse(rest_json.dump(rest_json.parse(text))) is not Ellipsis
 
 
-@given(st.text(alphabet='{}[]",:\\u0019dDeE+-.NaInftrls \n', max_size=24))
-def test_the_strict_parser_refuses_what_the_fast_one_refuses(text: str) -> None:
-    data = text.encode()
+@given(st.text(alphabet='{}[]",:019eE+-.tru \n', max_size=24))
+def test_the_strict_parser_agrees_with_the_fast_one(text: str) -> None:
     try:
-        expected = json.loads(data, parse_constant=float)
-    except ValueError:
-        expected = None
+        expected = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        with pytest.raises(InternalError, match=r"^failed to parse the request JSON buffer: .* at \d+$"):
+            rest_json_strict.parse(text.encode())
     else:
-        if "\\u" not in text and "e" not in text.lower():
-            assert repr(rest_json_strict.parse(data)) == repr(expected)
-    if expected is None and not {"N", "I"} & set(text):
-        try:
-            assert rest_json_strict.parse(data) is None
-        except InternalError:
-            pass
+        assert repr(rest_json_strict.parse(text.encode())) == repr(expected)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import tritonclient.http as client
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,15 +82,3 @@ def test_what_is_encoded_the_client_reads(answer: list[tuple[DataType, np.ndarra
             assert read.ravel().tolist() == [value.decode() for value in array.ravel()]
         else:
             np.testing.assert_array_equal(read, array)
-
-
-@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_rule_16_bodies_that_the_client_compresses(algorithm: str) -> None:
-    from tritonclient.http import _utils  # noqa: PLC0415 - a private module, for this test alone
-
-    from shoal.protocols import compression  # noqa: PLC0415
-
-    tensor = client_input("IN", DataType.FP32, np.zeros((1, 16), np.float32), binary=True)
-    body, _ = client.InferenceServerClient.generate_request_body([tensor])
-    packed = {"gzip": _utils.gzip.compress, "deflate": _utils.zlib.compress}[algorithm](body)
-    assert compression.decompress(algorithm, packed, 1 << 20) == body

@@ -54,6 +54,7 @@ def test_every_model_is_reported(tmp_path):
     write(tmp_path, "strange", CONFIG.replace("python", "pythn"))
     (tmp_path / "versionless").mkdir()
     (tmp_path / "versionless" / "config.pbtxt").write_text(CONFIG)
+    unknown = "there is no backend 'pythn'; did you mean 'python'?; known: onnxruntime, python"
     assert found(tmp_path) == [
         "broken/1/model.py:1: not Python: invalid syntax",
         "empty/1: there is no file model.py; add it, or name it in default_model_filename",
@@ -61,8 +62,7 @@ def test_every_model_is_reported(tmp_path):
         "misspelt/1/model.py: has no class TritonPythonModel; it has: TritonPythonModl",
         "mute/1/model.py:3: class TritonPythonModel has no method execute(self, requests); it has: exekute",
         f"specific/config.pbtxt:5: version_policy.specific.versions[1]: there is no folder {tmp_path}/specific/4",
-        "strange/config.pbtxt:2: backend: there is no backend 'pythn'; did you mean 'python'?"
-        "; known: onnxruntime, python",
+        f"strange/config.pbtxt:2: backend: {unknown}",
         "versionless: has no version; put the model's files into a folder named 1 in it",
     ]
 

@@ -80,6 +80,7 @@ def test_delayed_requests_run_after_all_that_are_in_time():
     assert batcher.expired(100 * US) == []
     assert batcher.take(100 * US).requests == [in_time, late]
     assert batcher.take(100 * US).requests == [also_late]
+    assert late.queued_ns == 0, "its time in the queue goes on"
 
 
 def test_rule_40_delayed_requests_count_for_the_limit():

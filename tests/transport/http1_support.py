@@ -106,14 +106,18 @@ class Server:
     def close(self):
         try:
             self.wait(self.listener.stop(0))
-            if isinstance(self._loop, asyncio.SelectorEventLoop):  # only its own wake-up pipe may be left
-                self.until(lambda: len(self._loop._selector.get_map()) == 1)
-            for _ in range(3):  # asyncio closes a socket a turn or two after it has forgotten it
-                self.wait(asyncio.sleep(0))
+            self._settle()
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+    def _settle(self):
+        """Wait until asyncio has closed its sockets, those too that were just accepted or just forgotten."""
+        for _ in range(5):
+            self.wait(asyncio.sleep(0))
+            if isinstance(self._loop, asyncio.SelectorEventLoop):  # only its own wake-up pipe may be left
+                self.until(lambda: len(self._loop._selector.get_map()) == 1)
 
 
 @contextmanager

@@ -37,9 +37,15 @@ def pattern(nbytes: int) -> bytes:
     return b"".join(number.to_bytes(4, "little") for number in range(nbytes // 4 + 1))[:nbytes]
 
 
-@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate])
 @pytest.mark.parametrize("nbytes", SIZES)
-def test_unary_calls_of_every_size(channel: grpc.Channel, nbytes: int, compression: grpc.Compression) -> None:
+def test_unary_calls_of_every_size(channel: grpc.Channel, nbytes: int) -> None:
+    data = pattern(nbytes)
+    assert channel.unary_unary("/echo.Echo/Unary")(data, timeout=TIMEOUT_S) == data
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+@pytest.mark.parametrize("nbytes", [size for size in SIZES if size < 2 << 20])
+def test_compressed_requests(channel: grpc.Channel, nbytes: int, compression: grpc.Compression) -> None:
     data = pattern(nbytes)
     assert channel.unary_unary("/echo.Echo/Unary")(data, timeout=TIMEOUT_S, compression=compression) == data
 

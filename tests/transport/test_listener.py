@@ -140,7 +140,7 @@ def test_a_connection_that_fails_in_the_sweep_is_closed_alone(loop_kind: str) ->
     ):
         client.send(GET)
         assert client.response().status == 200
-        server.handler.next("request").connection._since = None
+        server.call(setattr, server.handler.next("request").connection, "_since", None)
         server.until(lambda: server.listener.open_connections == 2)
         server.sweep_after(6)
         assert client.closed()

@@ -96,6 +96,6 @@ def _complete_tensor(model: str, kind: str, tensor: Any, found: OnnxTensor, batc
         tensor.data_type = found.datatype.number
     if not tensor.dims:
         dims = found.sizes[1:] if batched else found.sizes
-        tensor.dims.extend(dims or (1,))
-        if not dims:  # a configuration has no empty dims: one element for clients, a scalar for the model
+        tensor.dims.extend(dims or (1,))  # a configuration has no empty dims: a scalar is one element for clients
+        if batched and not dims:
             tensor.reshape.SetInParent()

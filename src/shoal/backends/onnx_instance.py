@@ -17,7 +17,7 @@ import numpy as np
 from shoal.backends.contract import Array, BatchResult, ModelBatch, OutputRoom, RequestInfo, RequestResult
 from shoal.backends.onnx_session import describe
 from shoal.backends.onnx_shapes import OutputShapes
-from shoal.backends.onnx_signature import Signature
+from shoal.backends.onnx_signature import Signature, scalars
 from shoal.config.spec import ModelSpec
 from shoal.datatypes import DataType, element_count
 from shoal.errors import InvalidArgumentError, ModelError, ShoalError
@@ -44,6 +44,8 @@ class SessionPlan:
         bindable: whether all outputs may be bound: their shapes can be told, and none is BYTES.
         must_bind: whether a tensor is BF16, which cannot pass any other way.
         texts: the inputs that are BYTES.
+        scalar_inputs: the inputs that clients send with dims of 1 and the model wants without, with these dims.
+        scalar_outputs: the same of outputs.
     """
 
     model: str
@@ -55,6 +57,8 @@ class SessionPlan:
     bindable: bool
     must_bind: bool
     texts: frozenset[str]
+    scalar_inputs: Mapping[str, Shape]
+    scalar_outputs: Mapping[str, Shape]
 
 
 def make_plan(spec: ModelSpec, signature: Signature, session: Any, run_options: Any) -> SessionPlan:
@@ -73,7 +77,19 @@ def make_plan(spec: ModelSpec, signature: Signature, session: Any, run_options: 
     shapes = OutputShapes(signature.inputs, served, batched=spec.max_batch_size > 0)
     texts = frozenset(name for name, datatype in inputs.items() if datatype is DataType.BYTES)
     bindable = shapes.known and DataType.BYTES not in datatypes
-    return SessionPlan(spec.name, session, run_options, inputs, outputs, shapes, bindable, must_bind, texts)
+    return SessionPlan(
+        model=spec.name,
+        session=session,
+        run_options=run_options,
+        inputs=inputs,
+        outputs=outputs,
+        shapes=shapes,
+        bindable=bindable,
+        must_bind=must_bind,
+        texts=texts,
+        scalar_inputs=scalars(spec, spec.inputs, (*signature.inputs, *signature.optional_inputs)),
+        scalar_outputs=scalars(spec, spec.outputs, signature.outputs),
+    )
 
 
 class OnnxInstance:
@@ -99,10 +115,12 @@ class OnnxInstance:
             ModelError: ONNX Runtime failed, or an output does not have the batch's rows.
             InvalidArgumentError: an element of a BYTES input is no UTF-8 text.
         """
-        inputs, rows = batch.inputs, sum(batch.rows)
-        if self._plan.texts:
+        plan, inputs, rows = self._plan, batch.inputs, sum(batch.rows)
+        if plan.scalar_inputs:
+            inputs = {name: a.reshape(()) if name in plan.scalar_inputs else a for name, a in inputs.items()}
+        if plan.texts:
             try:
-                inputs = _decode_texts(inputs, self._plan.texts)
+                inputs = _decode_texts(inputs, plan.texts)
             except InvalidArgumentError:
                 if len(batch.rows) == 1:
                     raise
@@ -111,7 +129,10 @@ class OnnxInstance:
         try:
             arrays = self._outputs(inputs, names, rows, room)
         except Exception as error:  # ONNX Runtime's errors have no common class
-            raise ModelError(f"model '{self._plan.model}': {describe(error)}") from error
+            raise ModelError(f"model '{plan.model}': {describe(error)}") from error
+        for name, dims in plan.scalar_outputs.items():
+            if name in arrays and not arrays[name].ndim:
+                arrays[name] = arrays[name].reshape(dims)
         if batch.batched:
             self._check_rows(arrays, rows)
         return BatchResult(arrays)

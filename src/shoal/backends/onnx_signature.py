@@ -9,6 +9,7 @@ from typing import Any
 from shoal.config.spec import ModelSpec, TensorSpec
 from shoal.datatypes import DataType
 from shoal.errors import ConfigError, nearest
+from shoal.requests import Shape
 
 DATATYPES = {
     "tensor(bool)": DataType.BOOL,
@@ -100,6 +101,21 @@ def check_signature(spec: ModelSpec, signature: Signature) -> None:
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def scalars(spec: ModelSpec, configured: Sequence[TensorSpec], provided: Sequence[OnnxTensor]) -> dict[str, Shape]:
+    """The tensors that are scalars for the model and hold one element for clients, with their dims for clients.
+
+    Only a model without batching has them: with batching, a scalar is said with ``reshape``.
+    """
+    if spec.max_batch_size > 0:
+        return {}
+    without_dims = {tensor.name for tensor in provided if not tensor.dims}
+    return {
+        tensor.name: tensor.dims
+        for tensor in configured
+        if tensor.name in without_dims and tensor.dims and all(size == 1 for size in tensor.dims)
+    }
 
 
 def _missing_inputs(spec: ModelSpec, signature: Signature) -> Iterator[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from shoal.config.problem import Problem
-from shoal.errors import ShoalError
 from shoal.execution.gpus import count_gpus
 from shoal.repository.inspection import ModelReport, inspect_repositories
 
@@ -33,16 +32,13 @@ def check(repositories: tuple[Path, ...]) -> None:
 
     No model is started. The exit status is 0 when all models are fine, and 1 otherwise.
     """
-    try:
-        reports = inspect_repositories(repositories, count_gpus())
-    except ShoalError as error:
-        raise click.ClickException(error.message) from None
+    reports = inspect_repositories(repositories, count_gpus())
     if _is_terminal():
         _print_rich(reports)
     else:
         _print_plain(reports)
     if any(report.problems for report in reports):
-        raise SystemExit(1)
+        click.get_current_context().exit(1)
 
 
 def _is_terminal() -> bool:

@@ -18,7 +18,7 @@ import click
 
 from shoal.execution.fork_client import ForkClient
 from shoal.observe.logs import setup_logging
-from shoal.options import ServerOptions, check_options
+from shoal.options import ServerOptions
 from shoal.options.command import ServerCommand
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -29,7 +29,6 @@ log = logging.getLogger("shoal.serve")
 @click.command(cls=ServerCommand)
 def serve(options: ServerOptions) -> int:
     """Serve the models of one or more model repositories."""
-    check_options(options)
     setup_logging(options.log_settings())
     for note in options.notes:
         log.warning("%s", note)

@@ -23,6 +23,7 @@ def report_start(serving: Serving) -> None:
         log.info("model %s version %s is %s: %s", name, version, state, text, extra={"model": name})
     for service, address in _addresses(serving):
         log.info("%s on %s", service, address, extra={"service": service, "address": address})
+    log.info("ready")
 
 
 def _rows(serving: Serving) -> Iterator[tuple[str, str, str, str]]:

@@ -1,8 +1,8 @@
 """A configuration as ``GET /v2/models/<model>/config`` returns it, in the layout that Triton prints.
 
 That is protobuf's JSON with the names of the proto file, with all defaults, and with 64-bit numbers as numbers rather
-than strings, apart from a few that Triton forgot (``model_config_utils.cc``, ``ModelConfigToJson``). The entries of a map
-are sorted; Triton's are in no order.
+than strings, apart from a few that Triton forgot (``model_config_utils.cc``, ``ModelConfigToJson``). The entries of a
+map are sorted; Triton's are in no order.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class InstanceLoop:
         self._inputs = [(tensor.name, tensor.datatype, NUMPY_TYPES[tensor.datatype]) for tensor in spec.inputs]
         self._outputs = {tensor.name: (index, tensor.datatype) for index, tensor in enumerate(spec.outputs)}
         self._default_info = RequestInfo(outputs=tuple(self._outputs))
-        self._batch = 0
+        self._batch = self._input_ns = 0
 
     def run(self) -> None:
         """Run batches until the channel closes, then close the instance."""
@@ -62,7 +62,7 @@ class InstanceLoop:
             os._exit(1)
 
     def _serve(self, message: RunBatch) -> BatchDone:
-        self._batch = message.batch
+        self._batch, self._input_ns = message.batch, 0
         try:
             return self._execute(message)
         except ShoalError as error:
@@ -70,14 +70,14 @@ class InstanceLoop:
         except (Exception, SystemExit) as error:  # a model may raise anything: its requests are told
             traceback.print_exc()
             status, text = Status.INTERNAL, f"{type(error).__name__}: {error}"
-        now = time.monotonic_ns()
-        return BatchDone(message.batch, now, now, now, [], status=status.name, message=text)
+        now_ns = time.monotonic_ns()
+        return BatchDone(message.batch, self._input_ns or now_ns, now_ns, now_ns, [], status=status.name, message=text)
 
     def _execute(self, message: RunBatch) -> BatchDone:
         room = self._room
         room.reset(message.room_offset, message.room_nbytes)
         batch = ModelBatch(self._place_inputs(message.inputs), message.rows, self._infos(message), self._batched)
-        input_ns = time.monotonic_ns()
+        input_ns = self._input_ns = time.monotonic_ns()
         result = self._instance.execute(batch, room)
         infer_ns = time.monotonic_ns()
         done = BatchDone(message.batch, input_ns, infer_ns, 0, [])

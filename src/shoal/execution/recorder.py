@@ -33,7 +33,7 @@ class Recorder(Protocol):
     """Counts what happens to one model version."""
 
     def batch_succeeded(self, batch: Batch, times: BatchTimes, failed: int) -> None:
-        """A batch ran; ``failed`` of its requests were answered with an error (reported one by one besides)."""
+        """A batch ran; ``failed`` of its requests were answered with an error (reported one by one before)."""
 
     def request_failed(self, request: InferRequest, reason: FailureReason, now_ns: int) -> None:
         """A request was answered with an error, at any stage."""

@@ -111,6 +111,7 @@ class WorkerGroup:
                 InstanceChannel(spec, self._order.arena, self._events.done, self._channel_closed)
                 for spec in self._instances.values()
             ]
+            worker.instances = ", ".join(spec.name for spec in self._instances.values())
             message = StartInstances(self._order.load.config, list(self._instances))
             await worker.start_instances(message, [channel.worker_end for channel in channels])
         except BaseException:

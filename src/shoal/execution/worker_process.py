@@ -45,12 +45,14 @@ class WorkerProcess:
 
     Attributes:
         model: the model that it loads, for messages.
+        instances: the names of its instances, for its log lines; known once they are started.
         pid: its process id.
         exited: done when the process is gone, with its exit code or minus the signal that killed it.
     """
 
     def __init__(self, model: str) -> None:
         self.model = model
+        self.instances = ""
         self.pid = 0
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._control, self._their_control = socket.socketpair()
@@ -177,7 +179,7 @@ class WorkerProcess:
 
     def _keep(self, line: str) -> None:
         self._lines.append(line)
-        log.info("%s", line, extra={"model": self.model, "worker": self.pid})
+        log.info("%s", line, extra={"model": self.model, "instance": self.instances, "worker": self.pid})
 
 
 def _signal_name(number: int) -> str:

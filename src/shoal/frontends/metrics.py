@@ -47,7 +47,7 @@ class MetricsFrontend:
     def _respond(self, exchange: HttpExchange) -> None:
         """Make the page on another thread: with hundreds of models it takes milliseconds."""
         exchange.context = self
-        page = asyncio.get_running_loop().run_in_executor(None, self._metrics.render)
+        page = asyncio.get_running_loop().run_in_executor(None, self._metrics.render, self._metrics.snapshot())
         page.add_done_callback(lambda done: self._send(exchange, done))
 
     def _send(self, exchange: HttpExchange, page: asyncio.Future[bytes]) -> None:

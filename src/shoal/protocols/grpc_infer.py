@@ -1,6 +1,6 @@
 """gRPC inference messages, both ways: what a frontend needs, in one place."""
 
-from shoal.protocols.grpc_infer_decode import Split, decode_head, parse_version, split
+from shoal.protocols.grpc_infer_decode import Split, decode_head, parse_version, request_id, split
 from shoal.protocols.grpc_infer_encode import (
     encode_response,
     encode_stream_error,
@@ -18,5 +18,6 @@ __all__ = [
     "encode_stream_final",
     "encode_stream_response",
     "parse_version",
+    "request_id",
     "split",
 ]

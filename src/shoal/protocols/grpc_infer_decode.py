@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from shoal.datatypes import BY_WIRE, DataType
-from shoal.errors import InvalidArgumentError, UnsupportedError
+from shoal.errors import InternalError, InvalidArgumentError, UnsupportedError
 from shoal.protocols import bytes_tensors, grpc_parameters, wire
 from shoal.protocols.grpc_service_pb2 import ModelInferRequest
 from shoal.protocols.parameters import SHARED_MEMORY_DISABLED
@@ -22,6 +22,7 @@ from shoal.requests import LATEST, Buffer, InferHead, InputHead, OutputHead
 RAW_TAG = 7 << 3 | wire.BYTES
 """The tag of ``raw_input_contents``."""
 
+_ID_TAG = 3 << 3 | wire.BYTES
 _INT64_END = 2**63
 _SHARED_MEMORY = frozenset({"shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"})
 _HANDLED_IN_OUTPUT = _SHARED_MEMORY | {"classification"}
@@ -66,6 +67,18 @@ def split(message: Buffer) -> Split:
             kept.append(message[start:end])
             raws_last = not raws
     return Split(b"".join(kept), tuple(raws), raws_last)
+
+
+def request_id(message: Buffer) -> str:
+    """The id of a ``ModelInferRequest``, for the answer to one that cannot be decoded; ``""`` when there is none."""
+    found = b""
+    try:
+        for tag, _, content, end in wire.fields(message):
+            if tag == _ID_TAG:
+                found = bytes(message[content:end])
+    except InternalError:
+        return ""
+    return found.decode("utf-8", "replace")
 
 
 def parse_version(text: str) -> int:

@@ -44,13 +44,16 @@ class _Layout(Generic[Value]):
 
 
 class PrefixMemo(Generic[Value]):
-    """Values by the repeated part of a message; bounded."""
+    """Values, which are never None, by the repeated part of a message; bounded. Its length is how many it holds."""
 
     __slots__ = ("_entries", "_layouts")
 
     def __init__(self) -> None:
         self._layouts: dict[int, list[_Layout[Value]]] = {}
         self._entries = 0
+
+    def __len__(self) -> int:
+        return self._entries
 
     def find(self, message: Buffer) -> tuple[Value, list[Buffer]] | None:
         """The value of a message like one put in before, and its inputs' raw contents; None when there is none."""
@@ -88,8 +91,9 @@ class PrefixMemo(Generic[Value]):
             self.clear()
         layout = self._layout(message, parts, inputs)
         if layout is not None:
+            known = len(layout.values)
             layout.values[bytes(message[: layout.head_nbytes])] = value
-            self._entries += 1
+            self._entries += len(layout.values) - known
 
     def clear(self) -> None:
         """Forget everything, because what the values say no longer holds (a model was loaded or unloaded)."""

@@ -1,8 +1,8 @@
 """A JSON parser that reads what Triton's reads and fails with its messages, for texts that faster parsers refuse.
 
 Triton parses with RapidJSON, so that is the grammar here: JSON, and also ``NaN``, ``Inf`` and ``Infinity`` with or
-without a minus sign; bytes of a string need not be UTF-8; a number too big for FP64 and a high surrogate alone are errors.
-Positions are byte offsets, as clients of Triton see them.
+without a minus sign; bytes of a string need not be UTF-8; a number too big for FP64 and a high surrogate alone are
+errors. Positions are byte offsets, as clients of Triton see them.
 """
 
 from __future__ import annotations

@@ -138,8 +138,6 @@ class DynamicScheduler:
     def expired(self, now_ns: int) -> list[InferRequest]:
         """Take out the requests whose queue timeout has passed and that are to be rejected."""
         gone, self._expired = self._expired + self._queue.expire(now_ns), []
-        if gone:
-            self._wait_rows = _NOT_WAITING
         return gone
 
     def drain(self) -> list[InferRequest]:

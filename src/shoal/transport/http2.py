@@ -266,8 +266,8 @@ class Http2Connection(ControlFrames, asyncio.BufferedProtocol):
             return _WAIT
         stream = self._data_stream(stream_id & STREAM_MASK)
         self.unacked_nbytes += nbytes
-        if stream is not None:
-            stream.unacked_nbytes += padding
+        if stream is not None and padding:
+            stream.use_window(padding)
         if nbytes == padding and not flags & END_STREAM:
             self.nuisance(HEAVY, "too many empty DATA frames")
         self._body_stream = stream

@@ -123,8 +123,12 @@ class Stream(Sender):
         self.connection.finished(self)
 
     def count(self, nbytes: int) -> None:
-        """Count received DATA, and let the client send more before it has used up half its window."""
+        """Count received DATA."""
         self.received_nbytes += nbytes
+        self.use_window(nbytes)
+
+    def use_window(self, nbytes: int) -> None:
+        """Received DATA or padding used up so much; let the client send more before half its window is gone."""
         self.unacked_nbytes += nbytes
         if self.unacked_nbytes > STREAM_WINDOW // 2 and not self.remote_closed:
             self.outbox.control(window_update(self.stream_id, self.unacked_nbytes))
