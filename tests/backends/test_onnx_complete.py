@@ -144,8 +144,10 @@ GOOD_Y = 'output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] }'
         (
             'input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }' + GOOD_Y,
             (
-                "model 'm', input 'x': the configuration's shape is [4], but the model has [-1, 4]; write dims: [-1, 4]\n"
-                "model 'm', output 'y': the configuration's shape is [4], but the model has [-1, 4]; write dims: [-1, 4]"
+                "model 'm', input 'x': the configuration's shape is [4], but the model has [-1, 4]; "
+                "write dims: [-1, 4]\n"
+                "model 'm', output 'y': the configuration's shape is [4], but the model has [-1, 4]; "
+                "write dims: [-1, 4]"
             ),
         ),
     ],

@@ -61,6 +61,10 @@ FILE = "{file}"
         ("raise pb_utils.TritonModelException('tme')", "TritonModelException: tme\n\nAt:\n  {file}(15): execute\n"),
         ("raise ValueError('multi\\nline')", "ValueError: multi\nline\n\nAt:\n  {file}(15): execute\n"),
         ("sys.exit(3)", "SystemExit: 3\n\nAt:\n  {file}(15): execute\n"),
+        (
+            "return (R([out()]) for r in requests)",
+            "Expected a list in the execute return, found type '<class 'generator'>'.",
+        ),
         ("return None", "Expected a list in the execute return, found type '<class 'NoneType'>'."),
         ("return (R([out()]),)", "Expected a list in the execute return, found type '<class 'tuple'>'."),
         (
@@ -69,8 +73,10 @@ FILE = "{file}"
         ),
         (
             "return [None]",
-            "Expected an 'InferenceResponse' object in the execute function return list, "
-            "found type '<class 'NoneType'>'.",
+            (
+                "Expected an 'InferenceResponse' object in the execute function return list, "
+                "found type '<class 'NoneType'>'."
+            ),
         ),
         (
             "return []",

@@ -142,6 +142,12 @@ def test_decoupled_models_are_refused(tmp_path: Path) -> None:
         load(BACKEND, python_model(tmp_path, ADD_SUB_CODE, config))
 
 
+def test_an_environment_of_its_own_has_no_effect_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parameter = 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "env.tar.gz" } }'
+    load(BACKEND, python_model(tmp_path, ADD_SUB_CODE, ADD_SUB_CONFIG + parameter))
+    assert "model 'm': parameter 'EXECUTION_ENV_PATH' has no effect" in caplog.text
+
+
 LIFE_CODE = """
 import json
 import triton_python_backend_utils as pb_utils
@@ -229,15 +235,16 @@ def test_the_model_completes_its_configuration(tmp_path: Path) -> None:
 
 
 def test_what_the_configuration_says_besides_is_kept(tmp_path: Path) -> None:
-    """A tensor that is half configured is completed; its other settings and the batcher's stay."""
+    """An input of the file stays, whatever else it says; so do the batcher's settings."""
     text = """
     backend: "python" max_batch_size: 4
-    input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] allow_ragged_batch: true optional: true }
+    input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] optional: true }
+    input { name: "z" data_type: TYPE_INT8 dims: [ 1 ] }
     dynamic_batching { max_queue_delay_microseconds: 5 }
     """
-    config = config_to_dict(load(BACKEND, python_model(tmp_path, AUTO_CODE.format(body=AUTO_BODY), text)).config)
-    assert config["input"][0]["allow_ragged_batch"] is True
-    assert config["input"][0]["dims"] == [4]
+    body = AUTO_BODY.replace(', "optional": True', "")
+    config = config_to_dict(load(BACKEND, python_model(tmp_path, AUTO_CODE.format(body=body), text)).config)
+    assert [(tensor["name"], tensor["optional"]) for tensor in config["input"]] == [("x", True), ("z", False)]
     assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 5
     assert config["max_batch_size"] == 16
 
@@ -256,8 +263,8 @@ def test_what_the_configuration_says_besides_is_kept(tmp_path: Path) -> None:
         (
             "config.set_max_batch_size(2); return config",
             (
-                "configuration specified max_batch_size 8, but in auto-complete-config function for model 'm' specified "
-                "max_batch_size 2"
+                "configuration specified max_batch_size 8, but in auto-complete-config function for model 'm' "
+                "specified max_batch_size 2"
             ),
         ),
         (

@@ -201,3 +201,10 @@ def test_json_names_and_enums():
     assert list(config.input[0].dims) == [1, 2]
     assert config.instance_group[0].kind == 2
     assert config.dynamic_batching.priority_queue_policy[1].timeout_action == 1
+
+
+def test_yaml_aliases_work_and_do_not_multiply():
+    text = "input: &tensors [{name: a, data_type: TYPE_FP32, dims: &dims [4]}]\noutput: [{name: b, dims: *dims}]\n"
+    assert list(read(text, Dialect.YAML).output[0].dims) == [4]
+    levels = "".join(f"  - &l{level} [{', '.join([f'*l{level - 1}'] * 9)}]\n" for level in range(1, 30))
+    assert problems(f"input:\n  - &l0 [x]\n{levels}", Dialect.YAML)

@@ -107,7 +107,8 @@ def shape_of(value):
 def test_json_has_the_shape_of_the_real_server():
     """Section 2.9: the same keys in the same order, with the same types, as recorded from Triton 2.51."""
     statistics = ModelStatistics("slow", 1)
-    statistics.batch_succeeded(Batch([make_request()], 1, CloseReason.IDLE), make_times(5, 1, 1, 1, 1), 0)
+    request = make_request()
+    statistics.batch_done(Batch([request], 1, CloseReason.IDLE), make_times(5, 1, 1, 1, 1), [request])
     told = statistics.to_dict()
     assert shape_of(told) == shape_of(TRITON)
     assert list(told) == list(TRITON)
@@ -131,7 +132,7 @@ def test_compute_times_count_for_every_request_of_a_batch():
     """As measured on the real server: three requests in a batch of 327 ms count 981 ms, the batch size's entry 327."""
     requests = [make_request(rows, 0, 0) for rows in (1, 1, 2)]
     statistics = ModelStatistics("m", 1)
-    statistics.batch_succeeded(Batch(requests, 4, CloseReason.FULL), make_times(0, 1, 327, 2, 0), 0)
+    statistics.batch_done(Batch(requests, 4, CloseReason.FULL), make_times(0, 1, 327, 2, 0), requests)
     told = statistics.to_dict()
     assert told["inference_stats"]["compute_infer"] == {"count": 3, "ns": 981}
     assert told["batch_stats"] == [
@@ -156,12 +157,9 @@ def test_a_batch_that_raised_is_an_execution_without_inferences():
     assert [entry["batch_size"] for entry in told["batch_stats"]] == [3]
 
 
-def test_failures_before_a_batch_do_not_take_its_requests_out():
-    """A request rejected in the queue just before is not taken for one of the batch that the model failed."""
+def test_only_the_answered_requests_of_a_batch_count_as_successes():
     statistics = ModelStatistics("m", 1)
     good, bad = make_request(2), make_request(5)
     statistics.request_failed(bad, FailureReason.BACKEND, 1)
-    statistics.request_failed(make_request(), FailureReason.REJECTED, 1)
-    statistics.request_failed(bad, FailureReason.BACKEND, 1)
-    statistics.batch_succeeded(Batch([good, bad], 7, CloseReason.FULL), make_times(1), 1)
+    statistics.batch_done(Batch([good, bad], 7, CloseReason.FULL), make_times(1), [good])
     assert (statistics.success_count, statistics.inference_count) == (1, 2)

@@ -53,7 +53,7 @@ class MadeBatch:
         for request, failed in zip(self.batch.requests, self.failed, strict=True):
             if failed:
                 statistics.request_failed(request, FailureReason.BACKEND, self.times.done_ns)
-        statistics.batch_succeeded(self.batch, self.times, sum(self.failed))
+        statistics.batch_done(self.batch, self.times, self.answered)
 
     @property
     def answered(self):

@@ -81,6 +81,12 @@ def test_what_is_encoded_the_client_reads(answer: list[tuple[DataType, np.ndarra
         np.testing.assert_array_equal(result.as_numpy(tensor.name), array)
 
 
+def test_an_integer_beyond_64_bits_becomes_a_double() -> None:
+    message = encode(head(), InferResponse(layout(), [DATA], {"large": 2**64, "low": -(2**63) - 1}))
+    assert message.parameters["large"].double_param == 2.0**64
+    assert message.parameters["low"].double_param == -(2.0**63)
+
+
 def test_the_bytes_are_those_that_protobuf_writes() -> None:
     """The fields in the order of their numbers, so that recorded answers can be compared byte by byte."""
     parts = grpc_infer.encode_response(head(request_id="x"), InferResponse(layout(), [DATA]), no_labels, batched=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 
@@ -73,7 +72,7 @@ def test_a_long_text_is_never_parsed_slowly() -> None:
     spaces = b" " * (300 * 1024)
     with pytest.raises(InternalError, match=r"failed to parse the request JSON buffer: Invalid value\. at 307"):
         rest_json.parse(b'{"a":' + spaces + b"tru}")
-    with pytest.raises(InternalError, match="Invalid value"):
+    with pytest.raises(InvalidArgumentError, match="nesting depth exceeds the maximum of 100"):
         rest_json.parse(b"[" * 400_000)
     assert rest_json.parse(b"[NaN," + spaces + b'"\\ud83d\\ude00"]')[1] == "😀"  # type: ignore[index]
 
@@ -86,8 +85,11 @@ def test_rule_7_deep_texts_end_with_an_error_not_with_a_crash(text: bytes) -> No
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_parsed_or_refused(text: bytes) -> None:
-    with contextlib.suppress(InternalError):
-        assert rest_json.parse(rest_json.dump(rest_json.parse(text))) is not Ellipsis
+    try:
+        value = rest_json.parse(text)
+    except InternalError:
+        return
+    assert repr(rest_json.parse(rest_json.dump(value))) == repr(value)
 
 
 @given(st.text(alphabet='{}[]",:019eE+-.tru \n', max_size=24))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from shoal.backends import registry
@@ -19,6 +20,10 @@ from shoal.backends.triton_python.response import InferenceResponse
 from shoal.config.spec import InstanceSpec
 from shoal.datatypes import DataType
 from shoal.errors import InternalError, InvalidArgumentError, ModelError, UnsupportedError
+
+_log = logging.getLogger(__name__)
+
+_ENVIRONMENT = "EXECUTION_ENV_PATH"
 
 
 class PythonBackend:
@@ -54,6 +59,12 @@ class PythonBackend:
         if config.get("model_transaction_policy", {}).get("decoupled"):
             raise UnsupportedError(
                 f"model '{context.spec.name}' is decoupled, which the Python backend does not support in this version"
+            )
+        if _ENVIRONMENT in context.spec.parameters:
+            _log.warning(
+                "model '%s': parameter '%s' has no effect in this version; the model runs in the server's environment",
+                context.spec.name,
+                _ENVIRONMENT,
             )
         model_class = load_model_class(context.spec.name, context.files, context.spec.filename)
         if not callable(getattr(model_class, "execute", None)):
@@ -133,7 +144,7 @@ class PythonInstance:
         requests = split(batch, self._bf16)
         try:
             responses = self._execute(requests)
-            if type(responses) is not list and asyncio.iscoroutine(responses):
+            if type(responses) is not list and isinstance(responses, Coroutine):
                 responses = self._run(responses)
         except (Exception, SystemExit) as error:  # the model's own code may raise anything
             log(error)

@@ -29,25 +29,32 @@ def parse_yaml(text: str) -> Block:
         raise FormatError(f"not YAML: {error.problem}", mark.line + 1 if mark else 1) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise FormatError(f"not usable as YAML: {str(error).splitlines()[0]}", 1) from None
-    value = Block(line=1) if root is None else _value(root, 0)
+    value = Block(line=1) if root is None else _value(root, 0, {})
     if not isinstance(value, Block):
         raise FormatError(f"expected a YAML mapping with the fields of ModelConfig, found {value}", value.line)
     return value
 
 
-def _value(node: Any, depth: int) -> Value:
+def _value(node: Any, depth: int, made: dict[Any, Value]) -> Value:
+    """The value of a node; ``made`` keeps those that an alias may name again, so that few do not become many."""
+    if node in made:
+        return made[node]
     line = node.start_mark.line + 1
     if depth > DEEPEST:
         raise FormatError(f"mappings are nested more than {DEEPEST} deep", line)
+    value: Value
     if isinstance(node, yaml.MappingNode):
-        return Block([_field(key, value, depth) for key, value in node.value], line)
-    if isinstance(node, yaml.SequenceNode):
-        return Listing([_value(item, depth + 1) for item in node.value], line)
-    return Scalar(_KINDS.get(node.tag, ScalarKind.STRING), node.value, line, plain=node.style is None)
+        value = Block([_field(key, item, depth, made) for key, item in node.value], line)
+    elif isinstance(node, yaml.SequenceNode):
+        value = Listing([_value(item, depth + 1, made) for item in node.value], line)
+    else:
+        value = Scalar(_KINDS.get(node.tag, ScalarKind.STRING), node.value, line, plain=node.style is None)
+    made[node] = value
+    return value
 
 
-def _field(key: Any, value: Any, depth: int) -> Field:
+def _field(key: Any, item: Any, depth: int, made: dict[Any, Value]) -> Field:
     line = key.start_mark.line + 1
     if not isinstance(key, yaml.ScalarNode):
         raise FormatError("the name of a field must be a plain name", line)
-    return Field(key.value, _value(value, depth + 1), line)
+    return Field(key.value, _value(item, depth + 1, made), line)

@@ -100,7 +100,9 @@ class ForkClient:
 
     def _handle(self, message: FromForkServer) -> None:
         if isinstance(message, Spawned):
-            self._spawning.pop(message.worker).set_result(message.pid)
+            started = self._spawning.pop(message.worker)
+            if not started.done():  # else nobody waits any more; the worker ends when it finds its control socket closed
+                started.set_result(message.pid)
             return
         assert isinstance(message, Exited)
         self._exits.pop(message.worker)(message.status)

@@ -9,6 +9,7 @@ from shoal.datatypes import element_count
 from shoal.execution.arena import ALIGNMENT, Mapping, align
 from shoal.execution.blocks import LARGE_NBYTES, InstanceBlocks
 from shoal.execution.messages import Info, Place, RunBatch
+from shoal.protocols.parameters import SCHEDULING
 from shoal.requests import Buffer, InferRequest, RequestPlan
 from shoal.scheduling.contract import Batch
 
@@ -121,9 +122,10 @@ class Gatherer:
         if not plan.info_made:
             plan.info_made = True
             head = plan.head
+            parameters = {name: value for name, value in head.parameters.items() if name not in SCHEDULING}
             if head.request_id or head.parameters or plan.outputs != self._all_outputs:
                 names = tuple(self._output_names[index] for index in plan.outputs)
-                plan.info = Info(head.request_id, dict(head.parameters), names, plan.priority, plan.timeout_us)
+                plan.info = Info(head.request_id, parameters, names, plan.priority, plan.timeout_us)
         return plan.info  # type: ignore[return-value] # the plan's floor does not know the message
 
 

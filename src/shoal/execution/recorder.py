@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,8 +33,8 @@ class BatchTimes:
 class Recorder(Protocol):
     """Counts what happens to one model version."""
 
-    def batch_succeeded(self, batch: Batch, times: BatchTimes, failed: int) -> None:
-        """A batch ran; ``failed`` of its requests were answered with an error (reported one by one before)."""
+    def batch_done(self, batch: Batch, times: BatchTimes, answered: Sequence[InferRequest]) -> None:
+        """A batch ran; ``answered`` are those of its requests that got a result, the others are reported one by one."""
 
     def request_failed(self, request: InferRequest, reason: FailureReason, now_ns: int) -> None:
         """A request was answered with an error, at any stage."""

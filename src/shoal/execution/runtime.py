@@ -32,7 +32,6 @@ from shoal.requests import InferRequest, InferResponse, RequestState
 from shoal.scheduling.admission import check_payload
 from shoal.scheduling.contract import Batch, Scheduler
 from shoal.scheduling.ordering import ResponseOrder
-from shoal.scheduling.texts import request_prefix
 
 HUNG_CHECKS = 4
 """How often within the execution timeout running batches are looked at."""
@@ -181,7 +180,7 @@ class ModelRuntime:
         idle, scheduler = self._idle, self.scheduler
         now_ns = self._now_ns()
         for request in scheduler.expired(now_ns):
-            self._fail(request, QueueTimeoutError(request_prefix(request.plan.head) + TIMEOUT_TEXT), now_ns)
+            self._fail(request, QueueTimeoutError(TIMEOUT_TEXT), now_ns)
         while idle:
             batch = scheduler.take(now_ns)
             if batch is None:
@@ -237,18 +236,17 @@ class ModelRuntime:
 
     def _answer(self, batch: Batch, answers: list[Answer], times: BatchTimes) -> None:
         self._running -= len(batch.requests)
-        now_ns = self._now_ns()
-        failed = 0
+        now_ns = times.done_ns = self._now_ns()
+        answered = []
         for request, answer in zip(batch.requests, answers, strict=True):
             if type(answer) is InferResponse:
+                answered.append(request)
                 request.state = RequestState.DONE
                 request.responder.completed(request, answer)
             else:
-                failed += 1
                 assert isinstance(answer, ShoalError)
                 self._fail(request, answer, now_ns)
-        times.done_ns = now_ns
-        self._recorder.batch_succeeded(batch, times, failed)
+        self._recorder.batch_done(batch, times, answered)
         self._note_emptied()
 
     def _fail(self, request: InferRequest, error: ShoalError, now_ns: int) -> None:

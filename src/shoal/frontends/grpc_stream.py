@@ -22,12 +22,13 @@ STATUS_ERRORS = "triton_grpc_error"
 class _Turn:
     """One request's place in the order of answers."""
 
-    __slots__ = ("answer", "error", "request")
+    __slots__ = ("answer", "error", "request", "request_id")
 
     def __init__(self) -> None:
         self.request: InferRequest | None = None
         self.answer: Sequence[Buffer] | None = None
         self.error: ShoalError | None = None
+        self.request_id = ""
 
 
 class InferStream:
@@ -49,8 +50,10 @@ class InferStream:
         try:
             plan, payload = self._frontend.plan(self._call, message)
         except ShoalError as error:
+            turn.request_id = grpc_infer.request_id(message)
             self._settle(turn, error=error)
             return
+        turn.request_id = plan.head.request_id
         turn.request = InferRequest(plan, payload, self, turn, arrival_ns)
         plan.sink.submit(turn.request)
 
@@ -84,14 +87,12 @@ class InferStream:
     def failed(self, request: InferRequest, error: ShoalError) -> None:
         """Take the error of a request."""
         turn: _Turn = request.context  # type: ignore[assignment] # set in ``message``
-        turn.request = request  # also when it failed while it was being submitted
         self._settle(turn, error=error)
         self._log(request, error.status.grpc)
 
     def _settle(self, turn: _Turn, *, answer: Sequence[Buffer] | None = None, error: ShoalError | None = None) -> None:
         if error is not None:
-            request_id = "" if turn.request is None else turn.request.plan.head.request_id
-            answer = [grpc_infer.encode_stream_error(error.message, request_id)]
+            answer = [grpc_infer.encode_stream_error(error.message, turn.request_id)]
         turn.answer, turn.error = answer, error
         self._send_ready()
 

@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import msgspec
-
 from shoal.errors import ShoalError, UnsupportedError
 from shoal.frontends.http_routes import Operation, Target, WrongVerbError, find_target
 from shoal.observe import logs
 from shoal.protocols import compression, parameters, rest
+from shoal.protocols.rest_json import dump as _json
 from shoal.requests import Buffer, InferRequest, InferResponse, Parameter, RequestPlan
 from shoal.server import Server
 from shoal.transport.handler import HttpExchange, RequestHead
@@ -29,7 +28,6 @@ KEPT_PLANS = 4096
 LARGEST_KEPT_HEADER_NBYTES = 8192
 
 Plans = dict[bytes, RequestPlan]
-_json = msgspec.json.Encoder().encode
 
 
 class Route:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any
 
 from shoal.errors import FailureReason
@@ -114,7 +112,6 @@ class ModelStatistics:
     """
 
     __slots__ = (
-        "_latest_failures",
         "_wall_ns",
         "batch_sizes",
         "compute_infer_ns",
@@ -150,9 +147,6 @@ class ModelStatistics:
         self.infer_buckets = [0] * (len(_BOUNDS_NS) + 1)
         self.rows_by_reason: dict[CloseReason, RowsHistogram] = {}
         self._wall_ns = wall_ns
-        # Which requests of a batch failed is known by those reported just before it. Identities, not requests: a
-        # request holds its payload, and the next batch may be hours away.
-        self._latest_failures: deque[int] = deque(maxlen=4096)
 
     @property
     def fail_count(self) -> int:
@@ -161,23 +155,22 @@ class ModelStatistics:
 
     # --- Recorder ---------------------------------------------------------------------------------------------------
 
-    def batch_succeeded(self, batch: Batch, times: BatchTimes, failed: int) -> None:
-        """Count a batch that ran; the ``failed`` requests of it have just been reported to ``request_failed``."""
-        requests = batch.requests if not failed else self._answered(batch.requests, failed)
+    def batch_done(self, batch: Batch, times: BatchTimes, answered: Sequence[InferRequest]) -> None:
+        """Count a batch that ran, and those of its requests that got a result."""
         taken_ns, done_ns, input_ns, infer_ns = times.taken_ns, times.done_ns, times.input_ns, times.infer_ns
         compute_input_ns = input_ns - taken_ns
         compute_infer_ns = infer_ns - input_ns
         compute_output_ns = times.output_ns - infer_ns
         request_buckets, queue_buckets, bounds = self.request_buckets, self.queue_buckets, _BOUNDS_NS
         request_ns = queue_ns = 0
-        for request in requests:
+        for request in answered:
             waited_ns = taken_ns - request.queued_ns
             took_ns = done_ns - request.arrival_ns
             queue_ns += waited_ns
             request_ns += took_ns
             queue_buckets[bisect_left(bounds, waited_ns)] += 1
             request_buckets[bisect_left(bounds, took_ns)] += 1
-        count = len(requests)
+        count = len(answered)
         self.success_count += count
         self.request_ns += request_ns
         self.queue_ns += queue_ns
@@ -185,7 +178,8 @@ class ModelStatistics:
         self.compute_infer_ns += compute_infer_ns * count
         self.compute_output_ns += compute_output_ns * count
         rows = batch.rows
-        self.inference_count += rows if not failed else sum(request.plan.rows for request in requests)
+        all_answered = count == len(batch.requests)
+        self.inference_count += rows if all_answered else sum(request.plan.rows for request in answered)
         self.execution_count += 1
         self.last_inference_ms = self._wall_ns() // 1_000_000
         self.infer_total_ns += compute_infer_ns
@@ -203,13 +197,6 @@ class ModelStatistics:
         """Count a request that was answered with an error, at any stage (rule 43)."""
         self.failures[reason] += 1
         self.fail_ns += now_ns - request.arrival_ns
-        self._latest_failures.append(id(request))
-
-    def _answered(self, requests: Sequence[InferRequest], failed: int) -> Sequence[InferRequest]:
-        """The requests of a batch that were answered with a result."""
-        failures = set(islice(reversed(self._latest_failures), failed))
-        answered = [request for request in requests if id(request) not in failures]
-        return answered[: max(0, len(requests) - failed)]
 
     # --- readers ----------------------------------------------------------------------------------------------------
 

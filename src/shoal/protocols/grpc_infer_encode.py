@@ -188,9 +188,9 @@ def _parameter(name: str, value: Parameter) -> bytes:
 def _choice(value: Parameter) -> bytes:
     if isinstance(value, bool):
         return wire.varint(_BOOL << 3 | wire.VARINT) + wire.varint(value)
-    if isinstance(value, int):
+    if isinstance(value, int) and -_INT64_END <= value < 2 * _INT64_END:
         number = _INT64 if value < _INT64_END else _UINT64
         return wire.varint(number << 3 | wire.VARINT) + wire.varint(value)
-    if isinstance(value, float):
+    if isinstance(value, int | float):
         return wire.varint(_DOUBLE << 3 | wire.FIXED64) + struct.pack("<d", value)
     return wire.field(_STRING, value.encode("utf-8", "replace"))

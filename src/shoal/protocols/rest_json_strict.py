@@ -36,6 +36,11 @@ def parse(text: bytes) -> object:
     return _Parser(text).document()
 
 
+def too_deep() -> InvalidArgumentError:
+    """The error of a text that no tensor's nesting explains."""
+    return InvalidArgumentError(f"JSON nesting depth exceeds the maximum of {MAX_NESTING}")
+
+
 class _Parser:
     """One text being parsed; ``at`` is the offset of the next byte."""
 
@@ -70,7 +75,7 @@ class _Parser:
     def _value(self, depth: int) -> object:
         first = self._next()
         if depth > _DEPTH:
-            raise InvalidArgumentError(f"JSON nesting depth exceeds the maximum of {MAX_NESTING}")
+            raise too_deep()
         if first == _QUOTE:
             return self._string()
         if first == ord("["):

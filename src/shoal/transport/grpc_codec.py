@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import zlib
 from collections.abc import Sequence
@@ -72,7 +71,7 @@ def decode_metadata(headers: dict[str, str]) -> dict[str, str | bytes]:
         if name.endswith("-bin"):
             try:
                 metadata[name] = b",".join([_base64(item.strip()) for item in value.split(",")])
-            except binascii.Error as error:
+            except ValueError as error:
                 raise ValueError(f"metadata '{name}' is not base64: {error}") from error
     return metadata
 

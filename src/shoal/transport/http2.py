@@ -284,7 +284,7 @@ class Http2Connection(ControlFrames, asyncio.BufferedProtocol):
         if stream is not None and stream.remote_closed:
             self.reset(stream, ErrorCode.STREAM_CLOSED)
             return None
-        if stream is None and not self.was_reset(stream_id):
+        if stream is None and not self.is_ignored(stream_id):
             self.reset_number(stream_id, ErrorCode.STREAM_CLOSED)
             self.guard.count_reset(self.context.loop.time())
         return stream
@@ -354,7 +354,7 @@ class Http2Connection(ControlFrames, asyncio.BufferedProtocol):
             self._request(stream_id, block, ended)
         else:
             self.memo.decode(block)
-            if not self.was_reset(stream_id):
+            if not self.is_ignored(stream_id):
                 code = ErrorCode.PROTOCOL_ERROR if self.skipped(stream_id) else ErrorCode.STREAM_CLOSED
                 raise Http2ConnectionError(code, f"HEADERS on stream {stream_id}, which is closed")
 
@@ -379,6 +379,8 @@ class Http2Connection(ControlFrames, asyncio.BufferedProtocol):
         except MalformedError:
             head = None
         if self.refusing:
+            self.opened(stream_id)
+            self.ignore(stream_id)
             return
         if head is not None and len(self.streams) < self._max_streams:
             if head.too_long(self.context.limits):

@@ -19,7 +19,7 @@ _FIRST_STREAM = 1
 _LINGER_S = 1.0
 """How long a connection that said GOAWAY still reads, so that the client gets to see it (a reset would discard it)."""
 _DRAIN_ANSWER_S = 1.0
-_REMEMBERED_RESETS = 1024
+_REMEMBERED_STREAMS = 1024
 DRAIN_PING = b"shoal-dr"
 """Sent behind the first GOAWAY of two: once it is answered, the client has seen that GOAWAY."""
 _CLIENT_FAULTS = {
@@ -54,7 +54,7 @@ class Session:
     """
 
     __slots__ = (
-        "_client_leaves", "_deadlines", "_draining", "_peer", "_resets", "_skipped", "_timer", "block", "block_since_s",
+        "_client_leaves", "_deadlines", "_draining", "_ignored", "_last_served", "_peer", "_skipped", "_timer", "block", "block_since_s",
         "context", "ending", "guard", "last_stream_id", "made_s", "memo", "outbox", "paused", "plain", "refusing",
         "rest", "settled", "streams", "transport", "turns",
     )  # fmt: skip
@@ -77,7 +77,8 @@ class Session:
         self._client_leaves = self._draining = False
         self._deadlines: Deadlines | None = None
         self._peer: str | None = None
-        self._resets: dict[int, None] = {}
+        self._ignored: dict[int, None] = {}
+        self._last_served = STREAM_MASK
         self._skipped: deque[tuple[int, int]] = deque(maxlen=64)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -211,15 +212,19 @@ class Session:
 
     def reset_number(self, stream_id: int, code: ErrorCode) -> None:
         """Send RST_STREAM, and remember to ignore what the client sent before it got that."""
-        resets = self._resets
-        resets[stream_id] = None
-        if len(resets) > _REMEMBERED_RESETS:
-            del resets[next(iter(resets))]
+        self.ignore(stream_id)
         self.outbox.control(rst_stream(stream_id, code))
 
-    def was_reset(self, stream_id: int) -> bool:
-        """Whether we have reset this stream, as far as we remember."""
-        return stream_id in self._resets
+    def ignore(self, stream_id: int) -> None:
+        """Remember that frames on this stream are ignored."""
+        ignored = self._ignored
+        ignored[stream_id] = None
+        if len(ignored) > _REMEMBERED_STREAMS:
+            del ignored[next(iter(ignored))]
+
+    def is_ignored(self, stream_id: int) -> bool:
+        """Whether frames on this stream are ignored, as far as we remember."""
+        return stream_id in self._ignored
 
     # --- the end
 
@@ -228,7 +233,8 @@ class Session:
         if not self.refusing and not self.ending:
             self.refusing = True
             self.plain = False
-            self.outbox.control(goaway(max(self.last_stream_id, 0), ErrorCode.NO_ERROR))
+            self._last_served = max(self.last_stream_id, 0)
+            self.outbox.control(goaway(self._last_served, ErrorCode.NO_ERROR))
             self._end_when_done()
 
     def client_leaves(self) -> None:
@@ -241,7 +247,8 @@ class Session:
         if self.ending:
             return
         self.ending = True
-        self.outbox.control(goaway(max(self.last_stream_id, 0), code, message.encode()))
+        last_stream_id = min(max(self.last_stream_id, 0), self._last_served)
+        self.outbox.control(goaway(last_stream_id, code, message.encode()))
         self._abandon_streams()
         self.end()
 
