@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the server running and print commands to try")
     keep = parser.parse_args().keep
     console = Console(highlight=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with DemoServer(MODELS) as server:
             problems = run(console, server)
@@ -47,6 +48,8 @@ def main() -> int:
                 wait_for_the_user(console, server)
     except DemoServerError as error:
         problems = [str(error)]
+    except KeyboardInterrupt:
+        problems = ["Interrupted; the server was stopped."]
     for problem in problems:
         console.print(problem, style="red", markup=False)
     if not problems:

@@ -106,8 +106,10 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_docs_load_nothing_from_elsewhere() -> None:
-    """The pages work without a network: no fonts, no diagrams drawn by a script from elsewhere."""
-    assert yaml.safe_load((ROOT / "mkdocs.yml").read_text())["theme"]["font"] is False
+    """The pages work without a network: no fonts, no plugin and no diagram that loads a script from elsewhere."""
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert site["theme"]["font"] is False
+    assert site["plugins"] == ["search"]
     assert [page.name for page in (ROOT / "docs").rglob("*.md") if "```mermaid" in page.read_text()] == []
 
 

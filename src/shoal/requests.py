@@ -142,8 +142,7 @@ class RequestPlan:
         timeout_us: the queue timeout asked for, in microseconds; 0 when none.
         batched: whether the first dimension of the model's tensors is the batch.
         labels: the class labels of an output, by its name.
-        info: for execution: what the model may ask about a request with this head, None when there is nothing to tell.
-        info_made: whether ``info`` was filled in.
+        prepared: for execution: what it worked out of this plan.
     """
 
     head: InferHead
@@ -158,8 +157,7 @@ class RequestPlan:
     timeout_us: int = 0
     batched: bool = True
     labels: Callable[[str], tuple[str, ...]] = _no_labels
-    info: object = None
-    info_made: bool = False
+    prepared: object = None
 
 
 class RequestState(Enum):

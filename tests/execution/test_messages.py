@@ -22,10 +22,10 @@ def test_frames_survive_any_cut(payloads, cuts):
 
 def test_a_union_of_messages_is_told_apart_by_its_tag():
     decoder = msgspec.msgpack.Decoder(BatchDone | RoomNeeded)
-    for message in (RoomNeeded(3, 99), BatchDone(3, 1, 2, 3, [(0, 64, 8, (2, 1))], splits={0: [4, 4]})):
+    for message in (RoomNeeded(99), BatchDone(1, 2, 3, [(0, 64, 8, (2, 1))], splits={0: [4, 4]})):
         assert decoder.decode(frame(message)[4:]) == message
 
 
 def test_a_batch_message_keeps_its_shapes_as_tuples():
-    message = RunBatch(1, [1, 2], [(0, 0, 24, (3, 2))], 4096, 100, None)
+    message = RunBatch([1, 2], [(0, 0, 24, (3, 2))], 4096, 100, None)
     assert msgspec.msgpack.decode(frame(message)[4:], type=RunBatch) == message

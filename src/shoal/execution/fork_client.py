@@ -101,7 +101,9 @@ class ForkClient:
     def _handle(self, message: FromForkServer) -> None:
         if isinstance(message, Spawned):
             started = self._spawning.pop(message.worker)
-            if not started.done():  # else nobody waits any more; the worker ends when it finds its control socket closed
+            if (
+                not started.done()
+            ):  # else nobody waits any more; the worker ends when it finds its control socket closed
                 started.set_result(message.pid)
             return
         assert isinstance(message, Exited)

@@ -8,12 +8,13 @@ from shoal.config.spec import ModelSpec
 from shoal.datatypes import element_count
 from shoal.execution.arena import ALIGNMENT, Mapping, align
 from shoal.execution.blocks import LARGE_NBYTES, InstanceBlocks
-from shoal.execution.messages import Info, Place, RunBatch
+from shoal.execution.messages import Info, Place, RunBatch, frame
 from shoal.protocols.parameters import SCHEDULING
 from shoal.requests import Buffer, InferRequest, RequestPlan
 from shoal.scheduling.contract import Batch
 
 LEAST_ROOM_NBYTES = 4096
+KEPT_FRAMES = 64
 
 
 class OutputSizes:
@@ -37,6 +38,23 @@ class OutputSizes:
         self._learned_row_nbytes = max(self._learned_row_nbytes, nbytes // rows + 1)
 
 
+class Prepared:
+    """What gathering needs of a plan, worked out at its first request and kept in the plan.
+
+    Attributes:
+        info: what the model may ask about a request with this plan; None when there is nothing to tell.
+        direct: the inputs that are long enough to be left where they arrived.
+        frames: messages for batches of this plan alone, by their number of requests and their places.
+    """
+
+    __slots__ = ("direct", "frames", "info")
+
+    def __init__(self, info: Info | None, direct: list[int]) -> None:
+        self.info = info
+        self.direct = direct
+        self.frames: dict[tuple[int, int, int, int], bytes] = {}
+
+
 class Gatherer:
     """Makes ``RunBatch`` messages for one model version."""
 
@@ -48,87 +66,111 @@ class Gatherer:
         self._all_outputs = tuple(range(len(spec.outputs)))
         self._output_names = [tensor.name for tensor in spec.outputs]
 
-    def message(self, number: int, batch: Batch, blocks: InstanceBlocks) -> RunBatch:
-        """Gather the batch's inputs into the instance's blocks.
+    def message(self, batch: Batch, blocks: InstanceBlocks) -> bytes:
+        """Gather the batch's inputs into the instance's blocks, and frame the message that says where they are.
+
+        Requests with the same plan, which is what a client that repeats itself sends, differ in nothing but their
+        bytes: their message is made once.
 
         Raises:
             UnavailableError: shared memory is used up.
         """
         requests = batch.requests
-        inputs = self._single(requests[0], blocks) if len(requests) == 1 else self._gathered(batch, blocks)
-        room = blocks.output_room(self.sizes.estimate_nbytes(batch.rows))
-        rows = [request.plan.rows for request in requests]
-        return RunBatch(number, rows, inputs, room.offset, room.nbytes, self._infos(requests))
-
-    def _single(self, request: InferRequest, blocks: InstanceBlocks) -> list[Place]:
-        """One request's tensors, left where they are when they arrived in shared memory and are aligned."""
-        places: list[Place] = []
-        copies: list[tuple[int, Buffer]] = []
-        for slot, planned in enumerate(request.plan.inputs):
-            data = request.payload[planned.position] if planned.data is None else planned.data
-            nbytes = len(data)
-            offset = self._mapping.offset_of(data) if nbytes >= LARGE_NBYTES else -1
-            if offset < 0 or offset % self._itemsizes[planned.index]:
-                copies.append((slot, data))
-            places.append((planned.index, offset, nbytes, planned.shape))
-        if copies:
-            self._copy(copies, places, blocks)
-        return places
-
-    def _copy(self, copies: list[tuple[int, Buffer]], places: list[Place], blocks: InstanceBlocks) -> None:
-        total = sum(align(len(data)) for _, data in copies)
-        offset = blocks.input_room(total or 1).offset
-        view = self._mapping.view
-        for slot, data in copies:
-            nbytes = len(data)
-            view[offset : offset + nbytes] = data
-            index, _, _, shape = places[slot]
-            places[slot] = (index, offset, nbytes, shape)
-            offset += align(nbytes)
-
-    def _gathered(self, batch: Batch, blocks: InstanceBlocks) -> list[Place]:
-        """Every input of every request, input by input, the rows of one request after those of another."""
-        requests = batch.requests
-        plans = [request.plan for request in requests]
-        columns = [
-            [_data(request, plan, slot) for request, plan in zip(requests, plans, strict=True)]
-            for slot in range(len(plans[0].inputs))
-        ]
+        plan = requests[0].plan
+        prepared = self._prepared(plan)
+        if prepared.direct and len(requests) == 1:
+            return frame(self._message(batch, self._single(requests[0], blocks), blocks))
+        columns = self._columns(requests)
         sizes = [sum(map(len, column)) for column in columns]
-        offset = blocks.input_room(sum(map(align, sizes)) or 1).offset
-        places: list[Place] = []
-        for planned, column, nbytes in zip(plans[0].inputs, columns, sizes, strict=True):
+        start = blocks.input_room(sum(map(align, sizes)) or 1).offset
+        offset = start
+        for column, nbytes in zip(columns, sizes, strict=True):
             self._write(column, offset, nbytes)
-            places.append((planned.index, offset, nbytes, (batch.rows, *planned.shape[1:])))
+            offset += align(nbytes)
+        if any(request.plan is not plan for request in requests):
+            return frame(self._message(batch, self._places(batch, start, sizes), blocks))
+        room = blocks.output_room(self.sizes.estimate_nbytes(batch.rows))
+        key = (len(requests), start, room.offset, room.nbytes)
+        known = prepared.frames.get(key)
+        if known is None:
+            if len(prepared.frames) >= KEPT_FRAMES:
+                prepared.frames.clear()
+            known = prepared.frames[key] = frame(self._message(batch, self._places(batch, start, sizes), blocks))
+        return known
+
+    def _message(self, batch: Batch, inputs: list[Place], blocks: InstanceBlocks) -> RunBatch:
+        room = blocks.output_room(self.sizes.estimate_nbytes(batch.rows))
+        rows = [request.plan.rows for request in batch.requests]
+        infos = [self._prepared(request.plan).info for request in batch.requests]
+        told = None if infos.count(None) == len(infos) else [info or Info() for info in infos]
+        return RunBatch(rows, inputs, room.offset, room.nbytes, told)
+
+    def _columns(self, requests: list[InferRequest]) -> list[list[Buffer]]:
+        """For every input the bytes of every request."""
+        return [[_data(request, slot) for request in requests] for slot in range(len(requests[0].plan.inputs))]
+
+    def _places(self, batch: Batch, offset: int, sizes: list[int]) -> list[Place]:
+        places: list[Place] = []
+        for planned, nbytes in zip(batch.requests[0].plan.inputs, sizes, strict=True):
+            shape = (batch.rows, *planned.shape[1:]) if self._batched else planned.shape
+            places.append((planned.index, offset, nbytes, shape))
             offset += align(nbytes)
         return places
 
     def _write(self, column: Sequence[Buffer], offset: int, nbytes: int) -> None:
+        """Write the rows of one request after those of another."""
         view = self._mapping.view
-        if nbytes < LARGE_NBYTES:
+        if len(column) == 1:
+            view[offset : offset + nbytes] = column[0]
+        elif nbytes < LARGE_NBYTES:
             view[offset : offset + nbytes] = b"".join(column)
-            return
-        for data in column:
-            end = offset + len(data)
-            view[offset:end] = data
-            offset = end
+        else:
+            for data in column:
+                end = offset + len(data)
+                view[offset:end] = data
+                offset = end
 
-    def _infos(self, requests: list[InferRequest]) -> list[Info] | None:
-        infos = [self._info(request.plan) for request in requests]
-        return None if infos.count(None) == len(infos) else [info or Info() for info in infos]
+    def _single(self, request: InferRequest, blocks: InstanceBlocks) -> list[Place]:
+        """One request with large tensors: those that arrived in shared memory, aligned, are left where they are."""
+        plan = request.plan
+        direct = self._prepared(plan).direct
+        data = [_data(request, slot) for slot in range(len(plan.inputs))]
+        offsets = [self._mapping.offset_of(data[slot]) if slot in direct else -1 for slot in range(len(data))]
+        copied = [
+            slot
+            for slot, planned in enumerate(plan.inputs)
+            if offsets[slot] < 0 or offsets[slot] % self._itemsizes[planned.index]
+        ]
+        if copied:
+            offset = blocks.input_room(sum(align(len(data[slot])) for slot in copied) or 1).offset
+            for slot in copied:
+                self._write([data[slot]], offset, len(data[slot]))
+                offsets[slot] = offset
+                offset += align(len(data[slot]))
+        return [
+            (planned.index, offsets[slot], len(data[slot]), planned.shape) for slot, planned in enumerate(plan.inputs)
+        ]
 
-    def _info(self, plan: RequestPlan) -> Info | None:
-        """What the model may ask about a request with this plan; None when there is nothing to tell. Made once."""
-        if not plan.info_made:
-            plan.info_made = True
-            head = plan.head
+    def _prepared(self, plan: RequestPlan) -> Prepared:
+        prepared = plan.prepared
+        if type(prepared) is not Prepared:
+            prepared = plan.prepared = self._prepare(plan)
+        return prepared
+
+    def _prepare(self, plan: RequestPlan) -> Prepared:
+        head, info = plan.head, None
+        if head.request_id or head.parameters or plan.outputs != self._all_outputs:
             parameters = {name: value for name, value in head.parameters.items() if name not in SCHEDULING}
-            if head.request_id or head.parameters or plan.outputs != self._all_outputs:
-                names = tuple(self._output_names[index] for index in plan.outputs)
-                plan.info = Info(head.request_id, parameters, names, plan.priority, plan.timeout_us)
-        return plan.info  # type: ignore[return-value] # the plan's floor does not know the message
+            names = tuple(self._output_names[index] for index in plan.outputs)
+            info = Info(head.request_id, parameters, names, plan.priority, plan.timeout_us)
+        direct = [
+            slot
+            for slot, planned in enumerate(plan.inputs)
+            if planned.data is None and plan.payload_nbytes[planned.position] >= LARGE_NBYTES
+        ]
+        return Prepared(info, direct)
 
 
-def _data(request: InferRequest, plan: RequestPlan, slot: int) -> Buffer:
-    planned = plan.inputs[slot]
+def _data(request: InferRequest, slot: int) -> Buffer:
+    planned = request.plan.inputs[slot]
     return request.payload[planned.position] if planned.data is None else planned.data

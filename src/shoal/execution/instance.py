@@ -20,7 +20,6 @@ from shoal.execution.messages import (
     FromInstance,
     RoomGranted,
     RoomNeeded,
-    RunBatch,
     frame,
 )
 from shoal.scheduling.contract import Batch
@@ -59,9 +58,8 @@ class InstanceChannel:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
-    def send(self, message: RunBatch | RoomGranted) -> None:
-        """Send a message; what the socket does not take at once follows when it can."""
-        data = frame(message)
+    def send(self, data: bytes) -> None:
+        """Send a framed message; what the socket does not take at once follows when it can."""
         sent = 0
         if not self._unsent:
             try:
@@ -108,9 +106,9 @@ class InstanceChannel:
         try:
             block = self.blocks.more_output_room(nbytes)
         except UnavailableError:
-            self.send(RoomGranted(0, 0))
+            self.send(frame(RoomGranted(0, 0)))
         else:
-            self.send(RoomGranted(block.offset, block.nbytes))
+            self.send(frame(RoomGranted(block.offset, block.nbytes)))
 
     def close(self) -> None:
         """Close the channel: the instance finishes its batch, if any, and ends."""

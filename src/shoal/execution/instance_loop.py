@@ -48,7 +48,7 @@ class InstanceLoop:
         self._inputs = [(tensor.name, tensor.datatype, NUMPY_TYPES[tensor.datatype]) for tensor in spec.inputs]
         self._outputs = {tensor.name: (index, tensor.datatype) for index, tensor in enumerate(spec.outputs)}
         self._default_info = RequestInfo(outputs=tuple(self._outputs))
-        self._batch = self._input_ns = 0
+        self._input_ns = 0
 
     def run(self) -> None:
         """Run batches until the channel closes, then close the instance."""
@@ -62,7 +62,7 @@ class InstanceLoop:
             os._exit(1)
 
     def _serve(self, message: RunBatch) -> BatchDone:
-        self._batch, self._input_ns = message.batch, 0
+        self._input_ns = 0
         try:
             return self._execute(message)
         except ShoalError as error:
@@ -71,7 +71,7 @@ class InstanceLoop:
             traceback.print_exc()
             status, text = Status.INTERNAL, f"{type(error).__name__}: {error}"
         now_ns = time.monotonic_ns()
-        return BatchDone(message.batch, self._input_ns or now_ns, now_ns, now_ns, [], status=status.name, message=text)
+        return BatchDone(self._input_ns or now_ns, now_ns, now_ns, [], status=status.name, message=text)
 
     def _execute(self, message: RunBatch) -> BatchDone:
         room = self._room
@@ -80,7 +80,7 @@ class InstanceLoop:
         input_ns = self._input_ns = time.monotonic_ns()
         result = self._instance.execute(batch, room)
         infer_ns = time.monotonic_ns()
-        done = BatchDone(message.batch, input_ns, infer_ns, 0, [])
+        done = BatchDone(input_ns, infer_ns, 0, [])
         self._store(result, message.rows, done)
         done.output_ns = time.monotonic_ns()
         return done
@@ -150,7 +150,7 @@ class InstanceLoop:
         return index, datatype
 
     def _grow(self, nbytes: int) -> tuple[int, int]:
-        self._channel.send(RoomNeeded(self._batch, nbytes))
+        self._channel.send(RoomNeeded(nbytes))
         granted = self._channel.receive()
         assert isinstance(granted, RoomGranted)
         if granted.nbytes < nbytes:

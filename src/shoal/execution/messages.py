@@ -110,7 +110,6 @@ class RunBatch(msgspec.Struct, array_like=True, tag=9):
     """Run a batch.
 
     Attributes:
-        batch: its number.
         rows: rows of each request.
         inputs: the gathered inputs.
         room_offset: where outputs may be written.
@@ -118,7 +117,6 @@ class RunBatch(msgspec.Struct, array_like=True, tag=9):
         infos: one per request, or None when none has anything to tell.
     """
 
-    batch: int
     rows: list[int]
     inputs: list[Place]
     room_offset: int
@@ -139,7 +137,6 @@ class BatchDone(msgspec.Struct, array_like=True, tag=10):
     """A batch is done.
 
     Attributes:
-        batch: its number.
         input_ns: when its inputs were in place (monotonic).
         infer_ns: when the model was done.
         output_ns: when its outputs were in place.
@@ -150,7 +147,6 @@ class BatchDone(msgspec.Struct, array_like=True, tag=10):
         message: why it failed.
     """
 
-    batch: int
     input_ns: int
     infer_ns: int
     output_ns: int
@@ -164,7 +160,6 @@ class BatchDone(msgspec.Struct, array_like=True, tag=10):
 class RoomNeeded(msgspec.Struct, array_like=True, tag=11):
     """The outputs need more room."""
 
-    batch: int
     nbytes: int
 
 

@@ -83,7 +83,6 @@ class ModelRuntime:
         )
         self._idle: deque[InstanceChannel] = deque()
         self._running = 0
-        self._batches = 0
         self._dispatch_asked = False
         self._wake: asyncio.TimerHandle | None = None
         self._closed: str = ""
@@ -190,13 +189,12 @@ class ModelRuntime:
 
     def _run(self, instance: InstanceChannel, batch: Batch, now_ns: int) -> None:
         try:
-            message = self._gatherer.message(self._batches, batch, instance.blocks)
+            message = self._gatherer.message(batch, instance.blocks)
         except ShoalError as error:
             self._idle.append(instance)
             for request in batch.requests:
                 self._fail(request, error, now_ns)
             return
-        self._batches += 1
         self._running += len(batch.requests)
         instance.batch = batch
         instance.taken_ns = now_ns
@@ -224,7 +222,10 @@ class ModelRuntime:
         self._idle.append(instance)
         self._dispatch()
         times = BatchTimes(taken_ns, done.input_ns, done.infer_ns, done.output_ns, 0)
-        self._release(batch, lambda: self._answer(batch, answers, times))
+        if self._ordering is None:
+            self._answer(batch, answers, times)
+        else:
+            self._release(batch, lambda: self._answer(batch, answers, times))
 
     def _release(self, batch: Batch, deliver: Callable[[], None]) -> None:
         """Deliver a batch's answers now or, where order is to be kept, when those before it are delivered."""

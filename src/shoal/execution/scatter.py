@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shoal.config.spec import ModelSpec, TensorSpec
 from shoal.errors import InternalError, ModelError, ShoalError, Status
 from shoal.execution.blocks import LARGE_NBYTES, InstanceBlocks
 from shoal.execution.messages import BatchDone, Outcome, Place
-from shoal.requests import Buffer, InferRequest, InferResponse, ResponseLayout, Shape, TensorHead
+from shoal.requests import Buffer, InferRequest, InferResponse, Parameter, ResponseLayout, Shape, TensorHead
 from shoal.scheduling.contract import Batch
 
 KEPT_LAYOUTS = 1024
@@ -32,11 +32,14 @@ class Scatterer:
         try:
             if done.outcomes is not None:
                 return [self._outcome(*pair, blocks) for pair in zip(batch.requests, done.outcomes, strict=True)]
+            if len(batch.requests) == 1:
+                return [self._whole(batch.requests[0], done.gathered, None, blocks)]
             return self._gathered(batch, done, blocks)
         except ShoalError as error:
             return [error] * len(batch.requests)
 
     def _gathered(self, batch: Batch, done: BatchDone, blocks: InstanceBlocks) -> list[Answer]:
+        """The responses of several requests whose rows lie behind each other."""
         requests, splits = batch.requests, done.splits or {}
         rows = [request.plan.rows for request in requests]
         columns = {
@@ -47,23 +50,16 @@ class Scatterer:
         for position, request in enumerate(requests):
             if request.plan is not plan:
                 plan = request.plan
-                layout, produced = self._layout(plan.outputs, self._shapes(done.gathered, plan.rows))
+                shapes = tuple([(index, (plan.rows, *shape[1:])) for index, _, _, shape in done.gathered])
+                layout, produced = self._layout(plan.outputs, shapes)
             answers.append(InferResponse(layout, [columns[index][position] for index in produced]))
         return answers
-
-    def _shapes(self, places: list[Place], rows: int) -> tuple[tuple[int, Shape], ...]:
-        """The shape of each output of a request with so many rows."""
-        if not self._batched:
-            return tuple((index, shape) for index, _, _, shape in places)
-        return tuple((index, (rows, *shape[1:])) for index, _, _, shape in places)
 
     def _column(
         self, place: Place, total_rows: int, rows: list[int], split: list[int] | None, blocks: InstanceBlocks
     ) -> Sequence[Buffer]:
         """One output's bytes for each request."""
         index, offset, nbytes, shape = place
-        if not self._batched:
-            return [blocks.view(offset, nbytes) if nbytes >= LARGE_NBYTES else blocks.read(offset, nbytes)]
         if not shape or shape[0] != total_rows:
             name = self._spec.outputs[index].name
             raise InternalError(
@@ -75,8 +71,6 @@ class Scatterer:
         if nbytes >= LARGE_NBYTES and max(sizes) >= LARGE_NBYTES:
             return _cut_views(offset, sizes, blocks)
         data = blocks.read(offset, nbytes)
-        if len(sizes) == 1:
-            return [data]
         if split is None and len(rows) == total_rows:
             return [data[start : start + row_nbytes] for start in range(0, nbytes, row_nbytes)] or [b""] * len(rows)
         return _cut(data, sizes)
@@ -84,12 +78,22 @@ class Scatterer:
     def _outcome(self, request: InferRequest, outcome: Outcome, blocks: InstanceBlocks) -> Answer:
         if outcome.status:
             return ModelError(outcome.message, Status[outcome.status])
-        shapes = tuple((index, shape) for index, _, _, shape in outcome.outputs)
-        layout, produced = self._layout(request.plan.outputs, shapes)
+        return self._whole(request, outcome.outputs, outcome.parameters, blocks)
+
+    def _whole(
+        self,
+        request: InferRequest,
+        places: list[Place],
+        parameters: Mapping[str, Parameter] | None,
+        blocks: InstanceBlocks,
+    ) -> InferResponse:
+        """The response of a request whose outputs are not mixed with those of others."""
         data: dict[int, Buffer] = {}
-        for index, offset, nbytes, _ in outcome.outputs:
+        for index, offset, nbytes, _ in places:
             data[index] = blocks.view(offset, nbytes) if nbytes >= LARGE_NBYTES else blocks.read(offset, nbytes)
-        return InferResponse(layout, [data[index] for index in produced], outcome.parameters)
+        shapes = tuple([(index, shape) for index, _, _, shape in places])
+        layout, produced = self._layout(request.plan.outputs, shapes)
+        return InferResponse(layout, [data[index] for index in produced], parameters)
 
     def _layout(
         self, wanted: tuple[int, ...], shapes: tuple[tuple[int, Shape], ...]

@@ -19,7 +19,8 @@ from shoal.config.compile import compile_spec
 from shoal.config.complete import complete_config
 from shoal.config.model_config_pb2 import ModelConfig
 from shoal.config.problem import Problem
-from shoal.config.read import Document, read_config
+from shoal.config.prepare import prepare_config
+from shoal.config.read import Document
 from shoal.config.spec import ModelSpec
 from shoal.errors import ConfigError
 from shoal.execution.arena import Arena
@@ -60,10 +61,8 @@ def read_model(model_dir: Path, gpu_count: int) -> Document:
     Raises:
         ConfigError: something is wrong; every problem is named.
     """
-    document = read_config(model_dir)
+    document = prepare_config(model_dir, gpu_count)
     _raise_if(document.problems)
-    complete_config(document.config, model_dir, gpu_count)
-    _raise_if(check_config(document.config, document.source, model_dir, gpu_count))
     return document
 
 

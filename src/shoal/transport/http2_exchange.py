@@ -57,11 +57,11 @@ class HttpStream(Stream):
         self.count(nbytes)
         if self.wrong_length(ended) or self.answered:
             return
-        if ended and self.received_nbytes == nbytes < LARGE_BODY_NBYTES:
+        if self.received_nbytes > self.connection.context.limits.body_nbytes:
+            self._refuse_body(self.received_nbytes)
+        elif ended and self.received_nbytes == nbytes < LARGE_BODY_NBYTES:
             self.body = bytes(data[start:stop])
             self._whole()
-        elif self.received_nbytes > self.connection.context.limits.body_nbytes:
-            self._refuse_body(self.received_nbytes)
         else:
             self._collect(memoryview(data)[start:stop])
             self._end_body(ended)
