@@ -42,6 +42,8 @@ class DataType(Enum):
         self.itemsize = itemsize
         self.numpy = numpy
 
+    __hash__ = object.__hash__  # members are single objects; Enum's own hash is a slow Python function
+
     def __repr__(self) -> str:
         return self.wire
 

@@ -9,13 +9,14 @@ import os
 import socket
 import time
 import traceback
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from shoal.backends.contract import Array, BatchResult, Instance, ModelBatch, RequestInfo, RequestResult
 from shoal.config.spec import ModelSpec
-from shoal.datatypes import BY_NUMPY, DataType
+from shoal.datatypes import DataType
 from shoal.errors import InternalError, ShoalError, Status
 from shoal.execution.arena import Mapping
 from shoal.execution.bytes_arrays import decode_bytes, encode_bytes
@@ -46,7 +47,9 @@ class InstanceLoop:
         self._room = Room(mapping, self._grow)
         self._batched = spec.max_batch_size > 0
         self._inputs = [(tensor.name, tensor.datatype, NUMPY_TYPES[tensor.datatype]) for tensor in spec.inputs]
-        self._outputs = {tensor.name: (index, tensor.datatype) for index, tensor in enumerate(spec.outputs)}
+        self._outputs = {
+            tensor.name: (index, NUMPY_TYPES[tensor.datatype]) for index, tensor in enumerate(spec.outputs)
+        }
         self._default_info = RequestInfo(outputs=tuple(self._outputs))
         self._input_ns = 0
 
@@ -114,8 +117,8 @@ class InstanceLoop:
             done.outcomes = [self._store_outcome(one) for one in result.per_request]
 
     def _store_gathered(self, name: str, array: Array, rows: list[int], done: BatchDone) -> Place:
-        index, datatype = self._output(name, array)
-        if datatype is not DataType.BYTES:
+        index, dtype = self._output(name, array)
+        if not dtype.hasobject:
             return index, self._room.store(array), array.nbytes, array.shape
         pieces = self._encode_rows(array, rows) if self._batched else [encode_bytes(array)]
         done.splits = done.splits or {}
@@ -135,19 +138,18 @@ class InstanceLoop:
         return Outcome([self._store_one(*output) for output in result.outputs.items()], parameters=parameters)
 
     def _store_one(self, name: str, array: Array) -> Place:
-        index, datatype = self._output(name, array)
-        if datatype is not DataType.BYTES:
+        index, dtype = self._output(name, array)
+        if not dtype.hasobject:
             return index, self._room.store(array), array.nbytes, array.shape
         data = encode_bytes(array)
         return index, self._room.store_bytes(data), len(data), array.shape
 
-    def _output(self, name: str, array: Array) -> tuple[int, DataType]:
+    def _output(self, name: str, array: Array) -> tuple[int, np.dtype[Any]]:
         """Which output this is; the server trusts what a worker says of its outputs, so it is checked here."""
-        index, datatype = self._outputs[name]
-        if array.dtype != NUMPY_TYPES[datatype] and datatype is not DataType.BYTES:
-            found = BY_NUMPY.get(array.dtype.str.lstrip("<|="), array.dtype)
-            raise InternalError(f"output '{name}' has data type {found!r}, but the configuration says {datatype!r}")
-        return index, datatype
+        found = index, dtype = self._outputs[name]
+        if array.dtype != dtype and not dtype.hasobject:
+            raise InternalError(f"output '{name}' has elements of type {array.dtype}, the configuration says {dtype}")
+        return found
 
     def _grow(self, nbytes: int) -> tuple[int, int]:
         self._channel.send(RoomNeeded(nbytes))

@@ -10,6 +10,9 @@ import numpy as np
 from shoal.backends.contract import Array
 from shoal.execution.arena import Mapping, align
 
+LARGE_NBYTES = 64 * 1024
+"""Below this a second copy costs less than an array over the room."""
+
 Grow = Callable[[int], tuple[int, int]]
 """Asks the server for more room: wanted bytes -> offset and length."""
 
@@ -56,6 +59,8 @@ class Room:
         given = self._given.get(id(array))
         if given is not None:
             return given[1]
+        if array.nbytes < LARGE_NBYTES:
+            return self.store_bytes(array.tobytes())
         offset = self._take(array.nbytes)
         np.ndarray(array.shape, array.dtype, self._mapping.memory, offset)[...] = array
         return offset

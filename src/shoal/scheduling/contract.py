@@ -24,6 +24,8 @@ class CloseReason(Enum):
     IDLE = "idle"
     SHAPE = "shape"
 
+    __hash__ = object.__hash__  # counted per batch; Enum's own hash is a slow Python function
+
 
 @dataclass(slots=True)
 class Batch:
