@@ -113,7 +113,7 @@ class ControlFrames(Session):
         if len(payload) < 8:
             raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is shorter than 8 bytes")
         self.nuisance(LIGHT, "too many GOAWAY frames")
-        self.client_leaves()
+        self.client_leaves = True
 
     def _priority(self, stream_id: int, payload: bytes) -> None:
         """Priorities are deprecated and without effect (RFC 9113 section 5.3.2)."""

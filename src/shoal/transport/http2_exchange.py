@@ -24,7 +24,7 @@ class HttpStream(Stream):
         body: the whole body, content encoding still applied.
     """
 
-    __slots__ = ("_filled", "_grown", "_handler", "_started", "_target", "body")
+    __slots__ = ("_filled", "_grown", "_handed_over", "_handler", "_started", "_target", "body")
 
     def __init__(self, connection: StreamOwner, stream_id: int, head: Http2Head, handler: HttpHandler) -> None:
         Stream.__init__(self, connection, stream_id, head)
@@ -33,7 +33,7 @@ class HttpStream(Stream):
         self._target: memoryview | None = None
         self._grown: bytearray | None = None
         self._filled = 0
-        self._started = False
+        self._handed_over = self._started = False
 
     # --- the client's side
 
@@ -98,7 +98,7 @@ class HttpStream(Stream):
         if self.answered:
             return
         self.answered = True
-        if self.remote_closed:
+        if self._handed_over:
             try:
                 self._handler.disconnected(self)
             except Exception:  # a fault in one exchange must not end its neighbours on the connection
@@ -190,6 +190,7 @@ class HttpStream(Stream):
 
     def _whole(self) -> None:
         """The request is whole: the handler's turn."""
+        self._handed_over = True
         try:
             self._handler.request(self)
         except Exception:  # as in ``abandoned``

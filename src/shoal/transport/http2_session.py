@@ -43,6 +43,7 @@ class Session:
         last_stream_id: the highest stream that the client has opened; -1 before the first.
         settled: whether the client's preface and first SETTINGS have arrived.
         refusing: whether new streams are ignored, after the last GOAWAY.
+        client_leaves: whether the client said GOAWAY; the sweep closes then what is idle.
         ending: whether everything that still comes is discarded.
         plain: whether a frame may be taken for a part of a plain request without a further look.
         paused: whether the socket is full.
@@ -54,7 +55,7 @@ class Session:
     """
 
     __slots__ = (
-        "_client_leaves", "_deadlines", "_draining", "_ignored", "_last_served", "_peer", "_skipped", "_timer", "block", "block_since_s",
+        "_deadlines", "_draining", "_ignored", "_last_served", "_peer", "_skipped", "_timer", "block", "block_since_s", "client_leaves",
         "context", "ending", "guard", "last_stream_id", "made_s", "memo", "outbox", "paused", "plain", "refusing",
         "rest", "settled", "streams", "transport", "turns",
     )  # fmt: skip
@@ -74,7 +75,7 @@ class Session:
         self.turns = 0
         self.block: list[bytes] | None = None
         self.block_since_s = 0.0
-        self._client_leaves = self._draining = False
+        self.client_leaves = self._draining = False
         self._deadlines: Deadlines | None = None
         self._peer: str | None = None
         self._ignored: dict[int, None] = {}
@@ -188,7 +189,7 @@ class Session:
         self.streams.pop(stream_id, None)
         if not stream.remote_closed:
             self.reset_number(stream_id, ErrorCode.NO_ERROR)
-        if self.refusing or self._client_leaves:
+        if self.refusing:
             self._end_when_done()
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
@@ -207,7 +208,7 @@ class Session:
         self.streams.pop(stream.stream_id, None)
         self.outbox.drop(stream)
         stream.abandoned()
-        if self.refusing or self._client_leaves:
+        if self.refusing:
             self._end_when_done()
 
     def reset_number(self, stream_id: int, code: ErrorCode) -> None:
@@ -236,11 +237,6 @@ class Session:
             self._last_served = max(self.last_stream_id, 0)
             self.outbox.control(goaway(self._last_served, ErrorCode.NO_ERROR))
             self._end_when_done()
-
-    def client_leaves(self) -> None:
-        """The client said GOAWAY: close when its streams are done."""
-        self._client_leaves = True
-        self._end_when_done()
 
     def fail(self, code: ErrorCode, message: str) -> None:
         """End the connection because the client broke a rule: GOAWAY, and all streams are over."""

@@ -39,6 +39,8 @@ class Sweep:
             session.fail(ErrorCode.ENHANCE_YOUR_CALM, "the rest of a frame did not arrive in time")
         elif session.streams:
             self._streams(session, now_s)
+        elif session.client_leaves:
+            session.end()
         elif 0 < limits.idle_timeout_s < self._still_s("idle", session.last_stream_id, now_s):
             session.drain()
 
