@@ -172,11 +172,17 @@ def test_a_worker_that_cannot_come_back_fails_those_who_wait_and_those_who_come(
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("class TritonPythonModel:\n    def initialize(self, args):\n        raise KeyError('no weights')\n    def execute(self, r): pass", "no weights"),
+        (
+            "class TritonPythonModel:\n    def initialize(self, args):\n        raise KeyError('no weights')\n    def execute(self, r): pass",
+            "no weights",
+        ),
         ("import a_module_that_is_not_there", "a_module_that_is_not_there"),
         ("class TritonPythonModel(:", "SyntaxError"),
         ("class Other: pass", "TritonPythonModel"),
-        ("class TritonPythonModel:\n    def initialize(self, args):\n        os._exit(7)\n    def execute(self, r): pass", "exited with code 7"),
+        (
+            "class TritonPythonModel:\n    def initialize(self, args):\n        os._exit(7)\n    def execute(self, r): pass",
+            "exited with code 7",
+        ),
         ("sys.exit('no')", "no"),
     ],
 )

@@ -3,10 +3,11 @@
 import random
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 from shoal.transport.connection import Limits
 from shoal.transport.http2 import Http2Connection
-from shoal.transport.http2_frames import ACK, GOAWAY, PING, PREFACE, ErrorCode, frame
+from shoal.transport.http2_frames import ACK, GOAWAY, PING, PREFACE, RST_STREAM, ErrorCode, frame
 from tests.transport.http1_support import EchoHandler
 from tests.transport.http2_support import Answer, EchoCalls, Memory, goaway_of
 
@@ -107,13 +108,21 @@ def understood(memory: Memory) -> tuple[object, ...]:
     return calls, requests
 
 
+class Outcome(NamedTuple):
+    """What a connection understood, how it ended, and whether a stream's end hung on the time."""
+
+    understood: tuple[object, ...]
+    goaway: int | None
+    uncertain: bool
+
+
 def is_between_frames(connection: Http2Connection) -> bool:
     """Whether a new frame may come now."""
     left = connection.rest or connection._body_left or connection._body_padding
     return connection.settled and not left and connection.block is None
 
 
-def receive(data: bytes, edges: list[int]) -> tuple[object, ...]:
+def receive(data: bytes, edges: list[int]) -> Outcome:
     """Deliver the bytes in these reads and see that the connection is sound; returns what it understood."""
     memory = Memory(grpc=EchoCalls(), http=EchoHandler(), limits=LIMITS, opening=b"")
     for start, stop in zip([0, *edges], [*edges, len(data)], strict=True):
@@ -136,12 +145,15 @@ def receive(data: bytes, edges: list[int]) -> tuple[object, ...]:
     assert memory.connection.in_flight == 0
     assert memory.loop.timers == []
     assert memory.context.connections == set()
-    return understood(memory), None if goaway is None else goaway[0]
+    uncertain = memory.connection.outbox.held_up or any(item.kind == RST_STREAM for item in frames)
+    return Outcome(understood(memory), None if goaway is None else goaway[0], uncertain)
 
 
 def check(data: bytes, edges: list[int]) -> None:
     """No exception escapes, nothing is left over, and the cuts between reads change nothing.
 
-    A reader of a stream whose meaning depends on how it was cut is what request smuggling lives on.
+    A reader of a stream whose meaning depends on how it was cut is what request smuggling lives on. But for one thing:
+    a stream whose answer is held up, or comes before the request has ended, may or may not be over when more comes.
     """
-    assert receive(data, edges) == receive(data, [])
+    whole, cut = receive(data, []), receive(data, edges)
+    assert cut == whole or whole.uncertain or cut.uncertain

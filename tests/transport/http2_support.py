@@ -12,6 +12,7 @@ from hpack import Decoder, Encoder
 
 from shoal.transport.connection import ConnectionContext, Limits
 from shoal.transport.http2 import Http2Connection
+from shoal.transport.http2_flow import Outbox
 from shoal.transport.http2_frames import (
     DATA,
     END_HEADERS,
@@ -270,6 +271,16 @@ class FullTransport(MemoryTransport):
         return self.closed
 
 
+class WatchedOutbox(Outbox):
+    """Knows whether an answer ever had to wait."""
+
+    held_up = False
+
+    def data(self, sender, parts, nbytes):
+        super().data(sender, parts, nbytes)
+        self.held_up = self.held_up or sender.queue is not None
+
+
 class Memory:
     """An HTTP/2 connection without a socket."""
 
@@ -279,6 +290,7 @@ class Memory:
         self.http = http
         self.context = ConnectionContext(self.loop, http, self.grpc, limits or Limits())
         self.connection = Http2Connection(self.context)
+        self.connection.outbox = WatchedOutbox(self.loop)
         self.transport = FullTransport()
         self.transport.connection = self.connection
         self.connection.connection_made(self.transport)

@@ -236,7 +236,7 @@ def test_a_full_socket_holds_back_answers_and_reading():
     sizes=st.lists(st.integers(0, 200_000), min_size=1, max_size=6),
     initial=st.integers(0, 100_000),
     frame_nbytes=st.integers(16384, 300_000),
-    steps=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 100_000)), max_size=40),
+    steps=st.lists(st.tuples(st.integers(-2, 6), st.integers(0, 100_000)), max_size=40),
 )
 def test_the_windows_are_never_exceeded_and_nothing_is_lost(sizes, initial, frame_nbytes, steps):
     """Whatever the client grants, DATA stays within both windows, and all of it arrives, in order, in the end."""
@@ -255,13 +255,24 @@ def test_the_windows_are_never_exceeded_and_nothing_is_lost(sizes, initial, fram
                 window -= len(item.payload)
                 windows[item.stream_id] -= len(item.payload)
                 assert window >= 0
-                assert windows[item.stream_id] >= 0
+                assert windows[item.stream_id] >= 0, "no DATA is sent into a window that is shut"
                 assert len(item.payload) <= frame_nbytes
 
     for call, answer in zip(memory.grpc.calls, answers, strict=True):
         call.respond((answer,))
     collect()
     for which, increment in steps:
+        if which < 0:  # a new initial window, alone or together with what it takes back
+            change = increment - initial
+            initial = increment
+            for other in numbers:
+                windows[other] += change
+            more = window_update(numbers[0], 7) if which == -2 else b""
+            windows[numbers[0]] += 7 * (which == -2)
+            memory.receive(more + settings((4, increment)))
+            collect()
+            continue
+        increment += 1
         number = 0 if which == 0 else numbers[(which - 1) % len(numbers)]
         if number:
             windows[number] += increment

@@ -7,6 +7,7 @@ Exit statuses: 0 after a clean stop; 1 when it could not start, or when requests
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -62,6 +63,8 @@ async def _serve(options: ServerOptions, client: ForkClient) -> int:
         return 0
     starting.result()
     report_start(serving)
+    gc.collect()
+    gc.freeze()  # what start-up made stays: no collection needs to look at it again
     await stopped_early
     return await _stop(serving, options)
 

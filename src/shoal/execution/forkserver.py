@@ -7,6 +7,7 @@ neither it nor a worker, which live until the server tells them to go or is gone
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import select
@@ -70,6 +71,7 @@ class ForkServer:
         for module in message.modules:
             with suppress(ImportError):  # the worker imports it again and says why it cannot
                 importlib.import_module(module)
+        gc.freeze()  # collections in the children then leave these pages alone, which stay shared
         server, pid = os.getpid(), os.fork()
         if pid == 0:
             self._become_worker(server, descriptors)

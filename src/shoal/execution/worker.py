@@ -6,6 +6,7 @@ own, on which its thread waits for batches. A worker ends when its channels are 
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import sys
@@ -121,6 +122,8 @@ def _load_and_run(control: Control, arena: int) -> int:
     mapping = Mapping(arena, load.arena_nbytes)
     channels = [socket.socket(fileno=descriptor) for descriptor in control.descriptors]
     loops = [InstanceLoop(*pair, spec, mapping) for pair in zip(instances, channels, strict=True)]
+    gc.collect()
+    gc.freeze()  # what loading made stays: no collection needs to look at it again
     control.send(Ready())
     if sys.platform != "linux":
         exit_when_closed(control.connection)

@@ -250,6 +250,8 @@ class Outbox:
         if queue is None:
             return 0
         allowance = min(allowance, self.window, sender.send_window, sender.queued_nbytes)
+        if allowance < 0:  # the client shrank the stream's window since the stream was woken
+            return 0
         self._large = self._large or sender.queued_nbytes >= LARGE_BODY_NBYTES
         for start in range(0, allowance, self.frame_nbytes):
             nbytes = min(self.frame_nbytes, allowance - start)
