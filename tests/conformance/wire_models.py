@@ -145,7 +145,9 @@ MODELS = {
     ),
     "reshaped_whole": (
         config(
-            0, ("A FP32 2,-1 reshape { shape: [ -1, 2 ] }",), ("A_OUT FP32 2,-1 reshape { shape: [ -1, 2 ] }", "SHAPE INT64 1,2")
+            0,
+            ("A FP32 2,-1 reshape { shape: [ -1, 2 ] }",),
+            ("A_OUT FP32 2,-1 reshape { shape: [ -1, 2 ] }", "SHAPE INT64 1,2"),
         ),
         SHAPES,
     ),

@@ -17,6 +17,7 @@ from shoal.errors import CancelledError, InternalError, ModelError, ShoalError, 
 from shoal.testing.in_process import InProcessServer
 from tests.execution.models import write_model
 
+MODEL = "class TritonPythonModel:\n    def execute(self, requests): pass\n"
 CRASHING = """
 class TritonPythonModel:
     def execute(self, requests):
@@ -172,17 +173,11 @@ def test_a_worker_that_cannot_come_back_fails_those_who_wait_and_those_who_come(
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        (
-            "class TritonPythonModel:\n    def initialize(self, args):\n        raise KeyError('no weights')\n    def execute(self, r): pass",
-            "no weights",
-        ),
+        (MODEL + "    def initialize(self, args):\n        raise KeyError('no weights')", "no weights"),
         ("import a_module_that_is_not_there", "a_module_that_is_not_there"),
         ("class TritonPythonModel(:", "SyntaxError"),
         ("class Other: pass", "TritonPythonModel"),
-        (
-            "class TritonPythonModel:\n    def initialize(self, args):\n        os._exit(7)\n    def execute(self, r): pass",
-            "exited with code 7",
-        ),
+        (MODEL + "    def initialize(self, args):\n        os._exit(7)", "exited with code 7"),
         ("sys.exit('no')", "no"),
     ],
 )

@@ -20,11 +20,12 @@ def run(seconds: float) -> int:
         try:
             check(data, edges)
         except BaseException:
-            print(f"sample {name}, seed {seed}, input {data!r}, cut at {edges}", file=sys.stderr)
+            sys.stderr.write(f"sample {name}, seed {seed}, input {data!r}, cut at {edges}\n")
             raise
         seed += 1
     return seed - first
 
 
 if __name__ == "__main__":
-    print(f"{run(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0)} inputs, no failure")
+    inputs = run(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0)
+    sys.stdout.write(f"{inputs} inputs, no failure\n")

@@ -100,7 +100,7 @@ def test_a_broken_client_harms_nobody(
 ) -> None:
     """It is answered or told why not, and both an open connection and a fresh one are served as before."""
     source = random.Random(seed)
-    data = mutate(sample, source)
+    data = PREFACE + mutate(sample, source)[len(PREFACE) :]
     cut = source.randint(0, len(data))
     with Wire(server.port, data[:cut]) as wire:
         try:

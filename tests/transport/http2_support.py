@@ -1,4 +1,4 @@
-"""What the HTTP/2 and gRPC tests share: handlers, frames in and out, a connection in memory with a clock moved by hand."""
+"""What the HTTP/2 and gRPC tests share: handlers, frames, a connection in memory with a clock moved by hand."""
 
 import heapq
 import itertools
@@ -168,7 +168,7 @@ class Answer:
             if kind in (1, 9):
                 pending += payload
                 if flags & END_HEADERS:
-                    self.blocks.append({name: value for name, value in decoder.decode(pending)})
+                    self.blocks.append(dict(decoder.decode(pending)))
                     pending = b""
             if kind == DATA:
                 assert not self.ended
@@ -301,7 +301,7 @@ class Memory:
     def receive(self, data, chunk=1 << 20):
         """Let bytes arrive in reads of at most ``chunk`` and go once round the loop."""
         view = memoryview(data)
-        while len(view) and not self.transport.closed:
+        while view and not self.transport.closed:
             buffer = self.connection.get_buffer(-1)
             nbytes = min(len(buffer), len(view), chunk)
             buffer[:nbytes] = view[:nbytes]

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from shoal.transport.connection import Limits
 from shoal.transport.grpc_reader import MessageReader
 from shoal.transport.http2_frames import DATA, ErrorCode, frame
-from tests.transport.http2_support import settings as h2_settings
 from tests.transport.http2_support import (
     GRPC_HEADERS,
     OPENING,
@@ -22,6 +21,7 @@ from tests.transport.http2_support import (
     window_update,
     with_path,
 )
+from tests.transport.http2_support import settings as h2_settings
 
 
 class Taker:
@@ -81,7 +81,11 @@ def ask(method, *frames, headers=GRPC_HEADERS, memory=None):
 
 def test_an_answer_is_three_frames():
     memory = Memory(opening=OPENING + call_bytes(1))
-    assert [(item.kind, item.flags, len(item.payload)) for item in memory.sent_before[-3:]] == [(1, 4, 20), (0, 0, 10), (1, 5, 15)]
+    assert [(item.kind, item.flags, len(item.payload)) for item in memory.sent_before[-3:]] == [
+        (1, 4, 20),
+        (0, 0, 10),
+        (1, 5, 15),
+    ]
 
 
 def test_a_status_without_a_message_is_trailers_only():
@@ -126,7 +130,7 @@ def test_an_unknown_compression_is_refused_with_those_that_are_known():
 
 def test_compressed_and_plain_messages_in_one_call():
     headers = [*GRPC_HEADERS, ("grpc-encoding", "gzip")]
-    memory, answer = ask("Stream", (0, message(gzip.compress(b"a"), 1) + message(b"b")), headers=headers)
+    _, answer = ask("Stream", (0, message(gzip.compress(b"a"), 1) + message(b"b")), headers=headers)
     assert answer.messages == [(0, b"a"), (0, b"b")]
 
 
@@ -190,7 +194,9 @@ def test_a_port_without_grpc():
 def test_another_content_type_on_a_port_of_grpc_alone(content_type):
     headers = [header for header in GRPC_HEADERS if header[0] != "content-type"]
     memory = Memory()
-    memory.receive(headers_frame(1, headers + ([] if content_type is None else [("content-type", content_type)]), end=True))
+    memory.receive(
+        headers_frame(1, headers + ([] if content_type is None else [("content-type", content_type)]), end=True)
+    )
     answer = memory.answer(1)
     assert (answer.blocks[0][":status"], answer.ended, answer.reset) == ("415", True, None)
 
@@ -199,5 +205,15 @@ def test_the_calls_address_and_head():
     memory = Memory(opening=OPENING + headers_frame(1, method="Held"))
     (call,) = memory.grpc.calls
     assert call.path == "/echo.Echo/Held"
-    assert call.metadata == {"host": "127.0.0.1:8001", "content-type": "application/grpc", "te": "trailers", "user-agent": "test/1"}
+    assert call.metadata == {"content-type": "application/grpc", "te": "trailers", "user-agent": "test/1"}
     assert call.peer == "unix"
+
+
+@pytest.mark.parametrize("nbytes", [65_536, 200_000])
+def test_a_large_message_goes_to_the_handlers_buffer_even_when_it_is_there_at_once(nbytes):
+    memory = Memory(opening=OPENING + h2_settings((4, 1 << 20)) + window_update(0, 1 << 20))
+    memory.receive(call_bytes(1, b"x" * nbytes))
+    assert [len(buffer) for _, buffer in memory.grpc.buffers] == [nbytes]
+    assert memory.answer(1).messages == [(0, b"x" * nbytes)]
+    memory.receive(call_bytes(3, b"x" * 65_535))
+    assert len(memory.grpc.buffers) == 1

@@ -143,7 +143,10 @@ def test_blocks_are_read_back_and_store_nothing(headers):
 
 
 def test_response_headers_are_translated():
-    lines = b"Content-Type: application/json\r\nX-Empty:\r\nConnection: close\r\nKeep-Alive: 5\r\nTransfer-Encoding: chunked\r\nETag:  \"a:b\" \r\n"
+    lines = (
+        b"Content-Type: application/json\r\nX-Empty:\r\nConnection: close\r\nKeep-Alive: 5\r\n"
+        b'Transfer-Encoding: chunked\r\nETag:  "a:b" \r\n'
+    )
     assert Decoder().decode(response_block(404, lines)) == [
         (":status", "404"),
         ("content-type", "application/json"),

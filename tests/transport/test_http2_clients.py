@@ -52,7 +52,16 @@ def test_nghttp(server: Server, body_file: Path) -> None:
     """It opens five idle streams with PRIORITY, pads, and uses CONTINUATION."""
     url = f"http://127.0.0.1:{server.port}/echo"
     assert run("nghttp", f"--data={body_file}", url) == body_file.read_bytes()
-    out = run("nghttp", "--verbose", "--null-out", "--padding=200", "--continuation", "--multiply=20", f"--data={body_file}", url)
+    out = run(
+        "nghttp",
+        "--verbose",
+        "--null-out",
+        "--padding=200",
+        "--continuation",
+        "--multiply=20",
+        f"--data={body_file}",
+        url,
+    )
     assert out.count(b"recv (stream_id=") >= 20 * 3
     assert b"RST_STREAM" not in out
     assert out.count(b":status: 200") == 20
@@ -63,8 +72,28 @@ def test_h2load(server: Server, tmp_path: Path, nbytes: int) -> None:
     """The load generator of the benchmarks, with the windows that it uses there."""
     path = tmp_path / "message"
     path.write_bytes(message(bytes(nbytes)))
-    headers = [part for name, value in (("content-type", "application/grpc"), ("te", "trailers")) for part in ("-H", f"{name}: {value}")]
-    out = run("h2load", "-n", "200", "-c", "2", "-m", "10", "-w", "24", "-W", "26", "-d", str(path), *headers, f"http://127.0.0.1:{server.port}/echo.Echo/Unary")
+    headers = [
+        part
+        for name, value in (("content-type", "application/grpc"), ("te", "trailers"))
+        for part in ("-H", f"{name}: {value}")
+    ]
+    out = run(
+        "h2load",
+        "-n",
+        "200",
+        "-c",
+        "2",
+        "-m",
+        "10",
+        "-w",
+        "24",
+        "-W",
+        "26",
+        "-d",
+        str(path),
+        *headers,
+        f"http://127.0.0.1:{server.port}/echo.Echo/Unary",
+    )
     assert b"200 total, 200 started, 200 done, 200 succeeded, 0 failed, 0 errored" in out
 
 
@@ -104,7 +133,11 @@ class Client:
 
     def body(self, stream_id: int) -> bytes:
         self.until(h2.events.StreamEnded, stream_id)
-        parts = [event.data for event in self.events if isinstance(event, h2.events.DataReceived) and event.stream_id == stream_id]
+        parts = [
+            event.data
+            for event in self.events
+            if isinstance(event, h2.events.DataReceived) and event.stream_id == stream_id
+        ]
         return b"".join(parts)
 
 

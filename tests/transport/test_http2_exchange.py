@@ -89,7 +89,7 @@ def test_a_body_over_the_limit_is_refused_as_soon_as_it_is_known():
     memory.receive(headers_frame(1, [*HTTP_HEADERS, ("content-length", "1001")]))
     answer = memory.answer(1)
     assert (answer.blocks[0][":status"], answer.reset) == ("400", ErrorCode.NO_ERROR)
-    assert b"the limit is 1000" in answer.body
+    assert b"exceeds the maximum allowed value of 1000 bytes" in answer.body
     memory.receive(headers_frame(3, HTTP_HEADERS) + frame(DATA, 0, 3, bytes(600)) + frame(DATA, 0, 3, bytes(600)))
     assert memory.answer(3).blocks[0][":status"] == "400"
     memory.receive(headers_frame(5, HTTP_HEADERS) + frame(DATA, 1, 5, bytes(1200)))

@@ -157,7 +157,11 @@ def test_no_window_update_before_half_the_window_is_used():
     for _ in range(40):
         memory.receive(chunk)
         received += (1 << 20) + 5
-        updates += [(item.stream_id, struct.unpack(">I", item.payload)[0]) for item in memory.frames() if item.kind == WINDOW_UPDATE]
+        updates += [
+            (item.stream_id, struct.unpack(">I", item.payload)[0])
+            for item in memory.frames()
+            if item.kind == WINDOW_UPDATE
+        ]
     on_stream = [increment for number, increment in updates if number == 1]
     on_connection = [increment for number, increment in updates if number == 0]
     assert len(on_stream) == received // (STREAM_WINDOW // 2)
@@ -185,7 +189,9 @@ def test_padding_counts_on_both_windows():
     for _ in range(CONNECTION_WINDOW // 2 // 256 + 1):
         memory.connection.guard.nuisance = 0
         memory.receive(padded)
-    updates = [(item.stream_id, struct.unpack(">I", item.payload)[0]) for item in memory.frames() if item.kind == WINDOW_UPDATE]
+    updates = [
+        (item.stream_id, struct.unpack(">I", item.payload)[0]) for item in memory.frames() if item.kind == WINDOW_UPDATE
+    ]
     assert sum(increment for number, increment in updates if number == 1) >= CONNECTION_WINDOW // 2 - STREAM_WINDOW // 2
     assert [increment for number, increment in updates if number == 0] == [CONNECTION_WINDOW // 2 + 256]
 
@@ -214,7 +220,9 @@ def test_a_reset_stream_forgets_its_queue():
 
 
 def test_a_full_socket_holds_back_answers_and_reading():
-    memory = Memory(opening=OPENING + settings((4, 1 << 30)) + window_update(0, 1 << 30), limits=Limits(unsent_nbytes=100_000))
+    memory = Memory(
+        opening=OPENING + settings((4, 1 << 30)) + window_update(0, 1 << 30), limits=Limits(unsent_nbytes=100_000)
+    )
     held(memory, 1, 3)
     memory.transport.stuck = True
     respond(memory, 0, 10 << 20)
@@ -272,13 +280,12 @@ def test_the_windows_are_never_exceeded_and_nothing_is_lost(sizes, initial, fram
             memory.receive(more + settings((4, increment)))
             collect()
             continue
-        increment += 1
         number = 0 if which == 0 else numbers[(which - 1) % len(numbers)]
         if number:
-            windows[number] += increment
+            windows[number] += increment + 1
         else:
-            window += increment
-        memory.receive(window_update(number, increment))
+            window += increment + 1
+        memory.receive(window_update(number, increment + 1))
         collect()
     for number in [0, *numbers]:
         if number:

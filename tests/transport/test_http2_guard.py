@@ -1,4 +1,4 @@
-"""Abuse is answered with ENHANCE_YOUR_CALM, and what correct clients do is not taken for it. In memory, time by hand."""
+"""Abuse is answered with ENHANCE_YOUR_CALM, and what correct clients do is not. In memory, with time moved by hand."""
 
 import pytest
 from hpack import Encoder
@@ -24,6 +24,7 @@ from tests.transport.http2_support import (
     GRPC_HEADERS,
     HTTP_HEADERS,
     OPENING,
+    Answer,
     Memory,
     block,
     call_bytes,
@@ -258,7 +259,9 @@ def test_a_busy_connection_whose_reads_end_within_frames_is_not_stalled():
 
 
 def test_a_message_that_stops_in_the_middle():
-    memory = Memory(limits=LIMITS, opening=OPENING + headers_frame(1, method="Stream") + headers_frame(3, method="Stream"))
+    memory = Memory(
+        limits=LIMITS, opening=OPENING + headers_frame(1, method="Stream") + headers_frame(3, method="Stream")
+    )
     memory.receive(frame(DATA, 0, 1, message(b"x" * 100)[:50]))
     sweep(memory, 30)
     assert memory.connection.in_flight == 2
@@ -309,6 +312,24 @@ def test_a_connection_that_is_never_read():
     assert not memory.connection.ending
     sweep(memory, 3)
     assert is_calmed(memory)
+
+
+def test_a_stream_that_grows_faster_than_it_is_read():
+    """Nothing but this bounds what a handler streams to a client that takes nothing."""
+    memory = Memory(limits=Limits(unsent_nbytes=1000), opening=OPENING + OPEN, http=EchoHandler())
+    memory.receive(headers_frame(3, [(n, "/hold" if n == ":path" else v) for n, v in HTTP_HEADERS], end=True))
+    exchange = memory.http.next("request")
+    exchange.start(200, b"")
+    (call,) = memory.grpc.calls
+    for _ in range(200):
+        call.send((b"x" * 1000,))
+        exchange.write(b"x" * 1000)
+    assert memory.grpc.cancelled_calls == [], "the handler is not called back from within its own call"
+    frames = memory.frames()
+    assert {Answer(frames, number).reset for number in (1, 3)} == {CALM}
+    assert memory.grpc.cancelled_calls == [call]
+    assert memory.http.next("disconnected") is exchange
+    assert memory.connection.in_flight == 0
 
 
 def test_a_slow_reader_that_reads():

@@ -1,4 +1,5 @@
 """RFC 9113 rule by rule: what a client sends, and the error, or the peace, that must follow. Over real sockets."""
+# ruff: noqa: E501  # the cases are a table: one line each
 
 import struct
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from shoal.transport.http2_frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
-    END_STREAM,
     GOAWAY,
     HAS_PRIORITY,
     HEADERS,

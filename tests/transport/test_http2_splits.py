@@ -39,7 +39,9 @@ def data_frames(stream_id, data, size):
 CONVERSATION = b"".join(
     (
         call_bytes(1, b"one"),
-        frame(HEADERS, 0, 3, BLOCK[:7]) + frame(CONTINUATION, 0, 3, BLOCK[7:20]) + frame(CONTINUATION, 4, 3, BLOCK[20:]),
+        frame(HEADERS, 0, 3, BLOCK[:7])
+        + frame(CONTINUATION, 0, 3, BLOCK[7:20])
+        + frame(CONTINUATION, 4, 3, BLOCK[20:]),
         padded(3, message(b"two, padded")[:6], 9, 0),
         frame(HEADERS, 8 | 0x20 | 4, 5, b"\x04\0\0\0\0\x10" + block(HTTP_HEADERS) + b"padd"),
         padded(3, message(b"two, padded")[6:], 200, 1),
@@ -121,7 +123,9 @@ def test_large_messages_in_any_frames_and_reads(sizes, frame_nbytes, reads, padd
         frames += memory.frames()
         position += nbytes
         index += 1
-    memory.receive(b"".join((frame(8, 0, 0, b"\0\x7f\0\0"), frame(8, 0, 1, b"\0\x7f\0\0") if memory.connection.in_flight else b"")))
+    memory.receive(
+        b"".join((frame(8, 0, 0, b"\0\x7f\0\0"), frame(8, 0, 1, b"\0\x7f\0\0") if memory.connection.in_flight else b""))
+    )
     frames += memory.frames()
     answer = Answer(frames, 1)
     if http:

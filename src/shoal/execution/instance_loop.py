@@ -6,9 +6,9 @@ One iteration touches each tensor's description once; the bytes stay where they 
 from __future__ import annotations
 
 import os
-import socket
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -40,9 +40,9 @@ NUMPY_TYPES = {datatype: np.dtype(datatype.numpy or "u2") for datatype in DataTy
 class InstanceLoop:
     """Serves one instance's channel until the server closes it."""
 
-    def __init__(self, instance: Instance, channel: socket.socket, spec: ModelSpec, mapping: Mapping) -> None:
+    def __init__(self, instance: Instance, channel: tuple[int, int], spec: ModelSpec, mapping: Mapping) -> None:
         self._instance = instance
-        self._channel = BlockingChannel(channel, msgspec.msgpack.Decoder(ToInstance))
+        self._channel = BlockingChannel(*channel, msgspec.msgpack.Decoder(ToInstance))
         self._mapping = mapping
         self._room = Room(mapping, self._grow)
         self._batched = spec.max_batch_size > 0
@@ -56,9 +56,10 @@ class InstanceLoop:
     def run(self) -> None:
         """Run batches until the channel closes, then close the instance."""
         try:
-            while (message := self._channel.receive()) is not None:
-                assert isinstance(message, RunBatch)
-                self._channel.send(self._serve(message))
+            with suppress(BrokenPipeError):  # the server closed the channel while the last batch ran
+                while (message := self._channel.receive()) is not None:
+                    assert isinstance(message, RunBatch)
+                    self._channel.send(self._serve(message))
             self._instance.close()
         except BaseException:  # nobody else sees a thread's end: the process ends loudly, and the server replaces it
             traceback.print_exc()
@@ -146,7 +147,8 @@ class InstanceLoop:
 
     def _output(self, name: str, array: Array) -> tuple[int, np.dtype[Any]]:
         """Which output this is; the server trusts what a worker says of its outputs, so it is checked here."""
-        found = index, dtype = self._outputs[name]
+        found = self._outputs[name]
+        dtype = found[1]
         if array.dtype != dtype and not dtype.hasobject:
             raise InternalError(f"output '{name}' has elements of type {array.dtype}, the configuration says {dtype}")
         return found

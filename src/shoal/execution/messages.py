@@ -1,19 +1,21 @@
 """The messages between the server, the fork server and the workers.
 
-All are msgpack arrays behind a 4-byte little-endian length, over Unix stream sockets. Three conversations:
+All are msgpack arrays behind a 4-byte little-endian length. There are three conversations, two of them over Unix sockets
+because descriptors travel along, and the one that every batch needs over pipes because those are faster:
 
 * server and fork server: ``Spawn`` -> ``Spawned``; ``Exited`` whenever a child is gone.
 * server and worker, on the worker's control socket, while it loads: ``LoadModel`` -> ``Completed`` ->
   ``StartInstances`` -> ``Ready``, with ``LoadFailed`` in place of either answer.
-* server and instance, on a channel of its own: ``RunBatch`` -> ``BatchDone``, one message each way per batch, whatever
-  the number of requests. When the outputs outgrow the room that the server guessed: ``RoomNeeded`` -> ``RoomGranted``.
+* server and instance, on a channel of its own (two pipes): ``RunBatch`` -> ``BatchDone``, one message each way per batch,
+  whatever the number of requests. When the outputs outgrow the room that the server guessed: ``RoomNeeded`` ->
+  ``RoomGranted``.
 
 Tensors never travel here: a message holds their places in the arena.
 """
 
 from __future__ import annotations
 
-import socket
+import os
 from typing import Generic, TypeVar
 
 import msgspec
@@ -211,12 +213,13 @@ class FrameReader:
 
 
 class BlockingChannel(Generic[Message]):
-    """A worker's end of a socket: blocking, one message at a time."""
+    """A worker's end of a channel: blocking, one message at a time."""
 
-    __slots__ = ("_decode", "_reader", "_socket", "_waiting")
+    __slots__ = ("_decode", "_reader", "_reads", "_waiting", "_writes")
 
-    def __init__(self, connection: socket.socket, decoder: msgspec.msgpack.Decoder[Message]) -> None:
-        self._socket = connection
+    def __init__(self, reads: int, writes: int, decoder: msgspec.msgpack.Decoder[Message]) -> None:
+        self._reads = reads
+        self._writes = writes
         self._decode = decoder.decode
         self._reader = FrameReader()
         self._waiting: list[bytes] = []
@@ -224,12 +227,18 @@ class BlockingChannel(Generic[Message]):
     def receive(self) -> Message | None:
         """The next message; None when the other end is closed."""
         while not self._waiting:
-            data = self._socket.recv(RECEIVE_NBYTES)
+            data = os.read(self._reads, RECEIVE_NBYTES)
             if not data:
                 return None
             self._waiting = self._reader.split(data)
         return self._decode(self._waiting.pop(0))
 
     def send(self, message: msgspec.Struct) -> None:
-        """Send a message."""
-        self._socket.sendall(frame(message))
+        """Send a message.
+
+        Raises:
+            BrokenPipeError: the other end is closed.
+        """
+        data = frame(message)
+        while data:
+            data = data[os.write(self._writes, data) :]

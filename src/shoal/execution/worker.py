@@ -37,7 +37,7 @@ from shoal.execution.messages import (
 )
 from shoal.execution.parent_death import exit_when_closed
 
-MAX_CHANNELS = 253
+MAX_DESCRIPTORS = 253
 """The kernel passes at most this many descriptors with one message (SCM_MAX_FD)."""
 
 
@@ -60,7 +60,7 @@ class Control:
     def _exactly(self, nbytes: int) -> bytes | None:
         data = b""
         while len(data) < nbytes:
-            part, descriptors, _, _ = socket.recv_fds(self.connection, nbytes - len(data), MAX_CHANNELS)
+            part, descriptors, _, _ = socket.recv_fds(self.connection, nbytes - len(data), MAX_DESCRIPTORS)
             self.descriptors += descriptors
             if not part:
                 return None
@@ -120,7 +120,7 @@ def _load_and_run(control: Control, arena: int) -> int:
     model = backend.load(LoadContext(spec, json.dumps(config_to_dict(config)), files, available_cores()))
     instances = [model.instance(spec.instances[number]) for number in start.numbers]
     mapping = Mapping(arena, load.arena_nbytes)
-    channels = [socket.socket(fileno=descriptor) for descriptor in control.descriptors]
+    channels = zip(control.descriptors[::2], control.descriptors[1::2], strict=True)
     loops = [InstanceLoop(*pair, spec, mapping) for pair in zip(instances, channels, strict=True)]
     gc.collect()
     gc.freeze()  # what loading made stays: no collection needs to look at it again

@@ -113,7 +113,7 @@ class WorkerGroup:
             ]
             worker.instances = ", ".join(spec.name for spec in self._instances.values())
             message = StartInstances(self._order.load.config, list(self._instances))
-            await worker.start_instances(message, [channel.worker_end for channel in channels])
+            await worker.start_instances(message, [end for channel in channels for end in channel.worker_ends])
         except BaseException:
             worker.kill()
             for channel in channels:
@@ -121,9 +121,10 @@ class WorkerGroup:
             raise
         finally:
             for channel in channels:
-                channel.worker_end.close()
+                channel.close_worker_ends()
         self._state = _State(worker, channels, asyncio.get_running_loop().time())
         self.up, self.last_error = True, None
+        worker.exited.add_done_callback(lambda _: self._worker_gone(worker))
         for channel in channels:
             self._events.idle(channel)
 
@@ -134,7 +135,16 @@ class WorkerGroup:
             self._state.worker.kill()
 
     def _channel_closed(self, channel: InstanceChannel) -> None:
-        if channel not in self._state.channels or self._stopping or not self.up:
+        if channel in self._state.channels:
+            self._lost()
+
+    def _worker_gone(self, worker: WorkerProcess) -> None:
+        """Its channels may still be open: a process that the model started can hold copies of them."""
+        if worker is self._state.worker:
+            self._lost()
+
+    def _lost(self) -> None:
+        if self._stopping or not self.up:
             return
         self.up = False
         self._replacing = asyncio.get_running_loop().create_task(self._replace(), name=f"replace {self._model}")

@@ -96,14 +96,14 @@ class WorkerProcess:
         assert isinstance(answer, Completed)
         return answer.config
 
-    async def start_instances(self, message: StartInstances, channels: list[socket.socket]) -> None:
-        """Have the worker start its instances on the given channel ends.
+    async def start_instances(self, message: StartInstances, channels: list[int]) -> None:
+        """Have the worker start its instances on the given descriptors, two for each.
 
         Raises:
             LoadError: the model refused.
             WorkerError: the worker died.
         """
-        answer = await self._ask(message, [channel.fileno() for channel in channels])
+        answer = await self._ask(message, channels)
         assert isinstance(answer, Ready)
 
     async def _ask(self, message: msgspec.Struct, descriptors: list[int]) -> FromControl:

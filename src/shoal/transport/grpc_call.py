@@ -82,14 +82,10 @@ class GrpcStream(Stream):
     def data(self, data: bytes | memoryview, start: int, stop: int, ended: bool) -> None:
         """Read messages; the common call is one frame with one whole message."""
         nbytes = stop - start
-        if ended and nbytes >= PREFIX_NBYTES and self._reader is None:
+        if ended and PREFIX_NBYTES <= nbytes <= self.connection.quick_nbytes and self._reader is None:
             compressed, length = _unpack_prefix(data, start)
             declared = self.head.content_length
-            if (
-                not compressed
-                and length == nbytes - PREFIX_NBYTES <= self.connection.context.limits.message_nbytes
-                and (declared is None or declared == nbytes)
-            ):
+            if not compressed and length == nbytes - PREFIX_NBYTES and (declared is None or declared == nbytes):
                 self.remote_closed = True
                 if not self.answered:
                     self._messages += 1
@@ -217,7 +213,7 @@ class GrpcStream(Stream):
 
     def send(self, message: Sequence[Buffer]) -> None:
         """One response message."""
-        if self.answered:
+        if self.answered or self.overflows():
             return
         compressed = bool(self.compression_level and self.head.accepts)
         if not self._head_sent:

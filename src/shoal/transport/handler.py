@@ -57,17 +57,19 @@ class HttpExchange(Protocol):
     context: object
 
     @property
-    def head(self) -> RequestHead: ...
+    def head(self) -> RequestHead:
+        """The request's head."""
 
     @property
-    def peer(self) -> str: ...
+    def peer(self) -> str:
+        """The client's address, for logs."""
 
     def respond(self, status: int, headers: bytes, body: Sequence[Buffer]) -> None:
         """Send the whole response; the connection adds ``Content-Length`` (and nothing else but what framing needs).
 
         Args:
             status: the HTTP status.
-            headers: header lines, each ``Name: value\\r\\n``; built once and reused by the handler.
+            headers: header lines as HTTP/1.1 has them, line ends included; built once and reused by the handler.
             body: buffers to send one after the other; kept until sent, never copied when large.
         """
 
@@ -85,7 +87,7 @@ class HttpHandler(Protocol):
     """Serves HTTP requests."""
 
     def body_buffer(self, head: RequestHead, nbytes: int) -> memoryview | None:
-        """A writable buffer of exactly ``nbytes`` to receive a large body in, or None for one of the transport's own."""
+        """A writable buffer of exactly ``nbytes`` for a large body, or None for one of the transport's own."""
 
     def request(self, exchange: HttpExchange) -> None:
         """A whole request has arrived; answer it through the exchange, now or later, exactly once."""
@@ -115,7 +117,8 @@ class GrpcCall(Protocol):
     compression_level: int
 
     @property
-    def peer(self) -> str: ...
+    def peer(self) -> str:
+        """The client's address, for logs."""
 
     def respond(self, message: Sequence[Buffer]) -> None:
         """The one response message of a unary call and an OK status, in a single write where flow control allows."""

@@ -18,10 +18,6 @@ from shoal.transport.http2_head import Http2Head, read_head
 
 _MEMO_ENTRIES = 128
 _MEMO_BLOCK_NBYTES = 4096
-_TOO_LONG = (
-    "the request has {head.fields} headers of {head.list_nbytes} bytes; "
-    "the limits are {limits.header_count} and {limits.head_nbytes}"
-)
 _RESIZE = 0b001
 """The first three bits of a table size update, which may only stand at the start of a block (RFC 7541 section 4.2)."""
 _shared: dict[bytes, Http2Head] = {}
@@ -81,7 +77,7 @@ class HeadMemo:
         head = read_head(fields)
         table = self._table
         if head.too_long(self._limits):
-            head.refusal = (RESOURCE_EXHAUSTED, _TOO_LONG.format(head=head, limits=self._limits))
+            head.refusal = (RESOURCE_EXHAUSTED, head.complaint(self._limits))
         elif not table.changed and len(block) <= _MEMO_BLOCK_NBYTES:
             _remember(self.heads, block, head)
             if not table.used:

@@ -106,7 +106,7 @@ def check_partial_head(head: bytes, known_nbytes: int) -> None:
         raise RefusedError(400, "malformed HTTP request: a line of the head ends without a carriage return")
 
 
-def body_too_large(head: Http1Head, nbytes: int, limit_nbytes: int) -> RefusedError:
+def body_too_large(head: RequestHead, nbytes: int, limit_nbytes: int) -> RefusedError:
     """The answer to a body beyond the limit, in the words of Triton's ``--http-max-input-size`` (rule of PR 8432).
 
     Args:

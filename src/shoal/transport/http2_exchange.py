@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from shoal.requests import Buffer
 from shoal.transport import hpack_blocks
 from shoal.transport.handler import LARGE_BODY_NBYTES, HttpHandler
+from shoal.transport.http1_exchange import error_body
+from shoal.transport.http1_head import body_too_large
 from shoal.transport.http2_frames import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, ErrorCode
 from shoal.transport.http2_head import Http2Head
 from shoal.transport.http2_stream import Stream, StreamOwner, log, new_buffer
@@ -42,7 +44,7 @@ class HttpStream(Stream):
         limits = self.connection.context.limits
         head = self.head
         if head.too_long(limits):
-            self._refuse(431, f"Request headers are too long; the limit is {limits.head_nbytes} bytes")
+            self._refuse(431, head.complaint(limits))
         elif (head.content_length or 0) > limits.body_nbytes:
             self._refuse_body(head.content_length or 0)
         elif self.remote_closed:
@@ -106,7 +108,7 @@ class HttpStream(Stream):
 
     def stalled(self) -> None:
         """The client began a body and did not send the rest."""
-        self._refuse(408, "The rest of the request body did not arrive in time")
+        self._refuse(408, "the request body did not arrive in time")
 
     # --- the handler's side
 
@@ -146,7 +148,7 @@ class HttpStream(Stream):
     def write(self, data: Buffer) -> None:
         """A part of a response begun with ``start``."""
         nbytes = memoryview(data).nbytes
-        if nbytes and not self.answered and self.head.method != "HEAD":
+        if nbytes and not self.answered and self.head.method != "HEAD" and not self.overflows():
             self.outbox.data(self, (data,), nbytes)
 
     def finish(self) -> None:
@@ -202,7 +204,8 @@ class HttpStream(Stream):
 
     def _refuse_body(self, nbytes: int) -> None:
         limit = self.connection.context.limits.body_nbytes
-        self._refuse(400, f"Request body takes {nbytes} bytes or more; the limit is {limit}")
+        refused = body_too_large(self.head, nbytes, limit)
+        self._refuse(refused.status, str(refused))
 
     def _refuse(self, status: int, message: str) -> None:
-        self.respond(status, _JSON, (b'{"error":"%s"}' % message.encode(),))
+        self.respond(status, _JSON, (error_body(message),))

@@ -39,7 +39,7 @@ class Http2Head(RequestHead):
     __slots__ = ("accepts", "encoding", "fields", "grpc", "list_nbytes", "metadata", "refusal", "timeout_s")
 
     def __init__(self, method: str, target: str, headers: dict[str, str], fields: int, list_nbytes: int) -> None:
-        path = target.partition("?")[0]
+        path = target.partition("#")[0].partition("?")[0]
         super().__init__(method, target, path, headers, _content_length(headers))
         self.fields = fields
         self.list_nbytes = list_nbytes
@@ -57,6 +57,13 @@ class Http2Head(RequestHead):
     def too_long(self, limits: Limits) -> bool:
         """Whether there are more headers than a client may send."""
         return self.list_nbytes > limits.head_nbytes or self.fields > limits.header_count
+
+    def complaint(self, limits: Limits) -> str:
+        """What ``too_long`` finds wrong, for the client."""
+        return (
+            f"the request has {self.fields} headers of {self.list_nbytes} bytes; "
+            f"the limits are {limits.header_count} and {limits.head_nbytes}"
+        )
 
     def _read_grpc(self) -> None:
         headers = self.headers
@@ -93,10 +100,11 @@ def read_head(fields: Sequence[tuple[bytes, bytes]]) -> Http2Head:
             add_header(headers, raw_name, raw_value)
     _check_pseudo(pseudo, headers)
     authority = pseudo.get(":authority")
-    if authority is not None:
-        headers.setdefault("host", authority)
     list_nbytes = 32 * len(fields) + sum([len(name) + len(value) for name, value in fields])
-    return Http2Head(pseudo[":method"], pseudo.get(":path", authority or ""), headers, len(fields), list_nbytes)
+    head = Http2Head(pseudo[":method"], pseudo.get(":path", authority or ""), headers, len(fields), list_nbytes)
+    if authority is not None and not head.grpc:
+        headers.setdefault("host", authority)
+    return head
 
 
 def read_trailers(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from typing import cast
 
 from shoal.transport.connection import ConnectionContext, describe_peer
 from shoal.transport.grpc_deadlines import Deadlines
+from shoal.transport.grpc_reader import PREFIX_NBYTES
+from shoal.transport.handler import LARGE_BODY_NBYTES
 from shoal.transport.hpack_memo import HeadMemo
 from shoal.transport.http2_flow import Outbox
 from shoal.transport.http2_frames import PING, STREAM_MASK, ErrorCode, frame, goaway, rst_stream
@@ -19,6 +21,7 @@ _FIRST_STREAM = 1
 _LINGER_S = 1.0
 """How long a connection that said GOAWAY still reads, so that the client gets to see it (a reset would discard it)."""
 _DRAIN_ANSWER_S = 1.0
+_DEBUG_NBYTES = 200
 _REMEMBERED_STREAMS = 1024
 DRAIN_PING = b"shoal-dr"
 """Sent behind the first GOAWAY of two: once it is answered, the client has seen that GOAWAY."""
@@ -46,6 +49,7 @@ class Session:
         client_leaves: whether the client said GOAWAY; the sweep closes then what is idle.
         ending: whether everything that still comes is discarded.
         plain: whether a frame may be taken for a part of a plain request without a further look.
+        quick_nbytes: the longest DATA frame that may be taken for a whole small message without a further look.
         paused: whether the socket is full.
         rest: the start of a frame that has not arrived whole.
         turns: how many reads have completed a frame.
@@ -55,9 +59,9 @@ class Session:
     """
 
     __slots__ = (
-        "_deadlines", "_draining", "_ignored", "_last_served", "_peer", "_skipped", "_timer", "block", "block_since_s", "client_leaves",
-        "context", "ending", "guard", "last_stream_id", "made_s", "memo", "outbox", "paused", "plain", "refusing",
-        "rest", "settled", "streams", "transport", "turns",
+        "_deadlines", "_draining", "_ignored", "_last_served", "_peer", "_skipped", "_timer", "block", "block_since_s",
+        "client_leaves", "context", "ending", "guard", "last_stream_id", "made_s", "memo", "outbox", "paused", "plain",
+        "quick_nbytes", "refusing", "rest", "settled", "streams", "transport", "turns",
     )  # fmt: skip
 
     def __init__(self, context: ConnectionContext) -> None:
@@ -71,6 +75,7 @@ class Session:
         self.last_stream_id = _FIRST_STREAM - 2
         self.settled = self.refusing = self.ending = self.paused = False
         self.plain = False
+        self.quick_nbytes = PREFIX_NBYTES + min(LARGE_BODY_NBYTES - 1, context.limits.message_nbytes)
         self.rest = b""
         self.turns = 0
         self.block: list[bytes] | None = None
@@ -244,7 +249,7 @@ class Session:
             return
         self.ending = True
         last_stream_id = min(max(self.last_stream_id, 0), self._last_served)
-        self.outbox.control(goaway(last_stream_id, code, message.encode()))
+        self.outbox.control(goaway(last_stream_id, code, message.encode()[:_DEBUG_NBYTES]))
         self._abandon_streams()
         self.end()
 

@@ -17,6 +17,8 @@ from shoal.transport.http2_settings import STREAM_WINDOW
 log = logging.getLogger(__name__)
 
 _HEAP_NBYTES = 2 * 1024 * 1024
+_UNREAD_FACTOR = 16
+"""A streamed response may wait for its client with so many times ``unsent_nbytes``; nothing else bounds it."""
 
 
 class StreamOwner(Protocol):
@@ -26,10 +28,12 @@ class StreamOwner(Protocol):
         context: what the connections of the listener share.
         outbox: the sending side.
         streams: the open streams by their number.
+        quick_nbytes: the longest DATA frame that may be taken for a whole small message without a further look.
     """
 
     context: ConnectionContext
     outbox: Outbox
+    quick_nbytes: int
     streams: dict[int, Stream]
 
     @property
@@ -133,6 +137,17 @@ class Stream(Sender):
         if self.unacked_nbytes > STREAM_WINDOW // 2 and not self.remote_closed:
             self.outbox.control(window_update(self.stream_id, self.unacked_nbytes))
             self.unacked_nbytes = 0
+
+    def overflows(self) -> bool:
+        """Whether the client has left so much of a streamed response unread that the stream is going to be ended."""
+        if self.queued_nbytes <= _UNREAD_FACTOR * self.connection.context.limits.unsent_nbytes:
+            return False
+        self.connection.context.loop.call_soon(self._overflow)  # later: the handler is in the middle of something
+        return True
+
+    def _overflow(self) -> None:
+        if self.connection.streams.get(self.stream_id) is self:
+            self.connection.reset(self, ErrorCode.ENHANCE_YOUR_CALM)
 
     def wrong_length(self, ended: bool) -> bool:
         """Whether the body disagrees with ``content-length`` (RFC 9113 section 8.1.1); if so the stream is reset."""
