@@ -47,7 +47,7 @@ class Status(Enum):
 
 
 class FailureReason(Enum):
-    """Why a request failed, as the ``reason`` label of ``nv_inference_request_failure`` (Triton ``infer_stats.cc:40``)."""
+    """Why a request failed: the ``reason`` of ``nv_inference_request_failure`` (Triton ``infer_stats.cc:40``)."""
 
     REJECTED = "REJECTED"
     CANCELED = "CANCELED"

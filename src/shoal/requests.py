@@ -80,7 +80,7 @@ class InferHead:
         outputs: the outputs asked for; empty for all of them.
         parameters: the request's own parameters, those with a meaning (``priority``, ``timeout``, ...) included.
         binary_outputs: whether an output not listed in ``outputs`` comes as bytes.
-        raw: a raw binary request (rule 2 of the HTTP framing): the payload is the one input's data, and ``inputs`` is empty.
+        raw: a raw binary request (HTTP rule 2): the payload is the one input's data, and ``inputs`` is empty.
     """
 
     model_name: str
@@ -135,7 +135,7 @@ class RequestPlan:
         rows: its batch size; 1 for a model without batching.
         inputs: in the order of the model's inputs; absent optional inputs are left out.
         outputs: indices of the model's outputs to return, in the order to return them.
-        batch_key: two requests may share a batch only if their keys are equal (shape rule, same set of optional inputs).
+        batch_key: requests may share a batch only if their keys are equal (shape rule, same set of optional inputs).
         payload_nbytes: length of each payload buffer, in the order of the request.
         bytes_inputs: the inputs whose elements must be walked for every request (BYTES): positions in ``inputs``.
         priority: the priority level asked for; 0 when none.

@@ -1,14 +1,14 @@
 """The messages between the server, the fork server and the workers.
 
-All are msgpack arrays behind a 4-byte little-endian length. There are three conversations, two of them over Unix sockets
-because descriptors travel along, and the one that every batch needs over pipes because those are faster:
+All are msgpack arrays behind a 4-byte little-endian length. There are three conversations, two of them over Unix
+sockets because descriptors travel along, and the one that every batch needs over pipes because those are faster:
 
 * server and fork server: ``Spawn`` -> ``Spawned``; ``Exited`` whenever a child is gone.
 * server and worker, on the worker's control socket, while it loads: ``LoadModel`` -> ``Completed`` ->
   ``StartInstances`` -> ``Ready``, with ``LoadFailed`` in place of either answer.
-* server and instance, on a channel of its own (two pipes): ``RunBatch`` -> ``BatchDone``, one message each way per batch,
-  whatever the number of requests. When the outputs outgrow the room that the server guessed: ``RoomNeeded`` ->
-  ``RoomGranted``.
+* server and instance, on a channel of its own (two pipes): ``RunBatch`` -> ``BatchDone``, one message each way per
+  batch, whatever the number of requests. When the outputs outgrow the room that the server guessed: ``RoomNeeded``
+  -> ``RoomGranted``.
 
 Tensors never travel here: a message holds their places in the arena.
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 from shoal.config.read import Document
 from shoal.errors import ShoalError
 from shoal.repository.catalog import Catalog, ModelState, ModelVersion
-from shoal.repository.loader import LoaderSettings, load_version, read_model
+from shoal.repository.loader import LoaderSettings, VersionSource, load_version, read_model
 from shoal.repository.storage import ModelFolder, scan, select_versions
 
 log = logging.getLogger("shoal.repository")
@@ -74,9 +74,10 @@ class ModelLifecycle:
 
     async def _load_version(self, document: Document, model_dir: Path, entry: ModelVersion) -> None:
         async with self._turns:
+            source = VersionSource(document, model_dir, entry.version)
             for attempt in range(self._load_retries + 1):
                 try:
-                    entry.served = await load_version(document, model_dir, entry.version, self._loader)
+                    entry.served = await load_version(source, self._loader)
                 except ShoalError as error:
                     entry.state, entry.reason = ModelState.UNAVAILABLE, error.message
                     log.warning(

@@ -18,8 +18,8 @@ from shoal.config.check import check_config, check_tensors
 from shoal.config.compile import compile_spec
 from shoal.config.complete import complete_config
 from shoal.config.model_config_pb2 import ModelConfig
-from shoal.config.problem import Problem
 from shoal.config.prepare import prepare_config
+from shoal.config.problem import Problem
 from shoal.config.read import Document
 from shoal.config.spec import ModelSpec
 from shoal.errors import ConfigError
@@ -66,7 +66,16 @@ def read_model(model_dir: Path, gpu_count: int) -> Document:
     return document
 
 
-async def load_version(document: Document, model_dir: Path, version: int, settings: LoaderSettings) -> ServedModel:
+@dataclass(frozen=True, slots=True)
+class VersionSource:
+    """Where a model version comes from: the model's configuration, its folder, and the version's number."""
+
+    document: Document
+    model_dir: Path
+    version: int
+
+
+async def load_version(source: VersionSource, settings: LoaderSettings) -> ServedModel:
     """Load one version of a model and start its instances.
 
     Raises:
@@ -75,9 +84,9 @@ async def load_version(document: Document, model_dir: Path, version: int, settin
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     arena = Arena()
-    worker = WorkerProcess(document.config.name)
+    worker = WorkerProcess(source.document.config.name)
     try:
-        runtime, config = await _start(document, model_dir, version, settings, arena, worker)
+        runtime, config = await _start(source, settings, arena, worker)
     except BaseException:
         worker.kill()
         arena.close()
@@ -86,17 +95,18 @@ async def load_version(document: Document, model_dir: Path, version: int, settin
 
 
 async def _start(
-    document: Document, model_dir: Path, version: int, settings: LoaderSettings, arena: Arena, worker: WorkerProcess
+    source: VersionSource, settings: LoaderSettings, arena: Arena, worker: WorkerProcess
 ) -> tuple[ModelRuntime, Any]:
+    document, model_dir = source.document, source.model_dir
     traits = registry.traits(document.config.backend)
     modules = list(traits.preload)
-    load = _load_message(document, model_dir, version, settings, arena)
+    load = _load_message(source, settings, arena)
     await worker.start(settings.client, modules, arena)
     config = ModelConfig.FromString(await worker.load(load))
     complete_config(config, model_dir, settings.gpu_count)
     _raise_if(check_config(config, document.source, model_dir, settings.gpu_count))
     _raise_if(check_tensors(config, document.source, model_dir))
-    spec = compile_spec(config, version, model_dir, settings.gpu_count)
+    spec = compile_spec(config, source.version, model_dir, settings.gpu_count)
     load.config, load.complete = config.SerializeToString(), False
     order = WorkerOrder(settings.client, arena, modules, load)
     runtime = ModelRuntime(spec, make_scheduler(spec), settings.recorder(spec), order, settings.runtime)
@@ -104,17 +114,16 @@ async def _start(
     return runtime, config
 
 
-def _load_message(
-    document: Document, model_dir: Path, version: int, settings: LoaderSettings, arena: Arena
-) -> LoadModel:
-    backend = document.config.backend
+def _load_message(source: VersionSource, settings: LoaderSettings, arena: Arena) -> LoadModel:
+    config = source.document.config
+    backend = config.backend
     return LoadModel(
         backend=backend,
-        config=document.config.SerializeToString(),
+        config=config.SerializeToString(),
         complete=settings.auto_complete,
-        repository=str(model_dir.parent),
-        model_dir=str(model_dir),
-        version=version,
+        repository=str(source.model_dir.parent),
+        model_dir=str(source.model_dir),
+        version=source.version,
         gpu_count=settings.gpu_count,
         arena_nbytes=arena.mapping.nbytes,
         options={**settings.backend_settings.get("", {}), **settings.backend_settings.get(backend, {})},
