@@ -49,17 +49,33 @@ def grpc_request(model: str, tensor: tritonclient.grpc.InferInput) -> tuple[byte
 
 
 def requests_per_second(url: str, body: bytes, options: list[str], load: Load, seconds: float) -> float:
-    """Run h2load once; ends the program with its words when an answer was not a success."""
+    """Run h2load for so long; ends the program with its words when an answer was not a success."""
+    shape = ["-c", str(load.connections), "-m", str(load.streams)]
+    length = ["-D", f"{round(seconds * 1000)}ms", "--warm-up-time", f"{WARM_UP_MS}ms"]
+    output = run(url, body, [*shape, *length, *options], seconds + 30)
+    rate = re.search(r"finished in [\d.]+s, ([\d.]+) req/s", output)
+    return float(rate[1]) if rate else sys.exit(f"h2load against {url} printed no rate:\n{output}")
+
+
+def completion_times_s(url: str, body: bytes, options: list[str], connections: int, requests: int) -> list[float]:
+    """Send so many requests, one at a time on each connection; when each was answered, in rising order."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        shape = ["-c", str(connections), "-n", str(requests), "--log-file", str(log)]
+        run(url, body, [*shape, *options], timeout_s=600)
+        lines = [line.split() for line in log.read_text().splitlines()]
+    return sorted((int(started_us) + int(took_us)) / 1e6 for started_us, _, took_us in lines)
+
+
+def run(url: str, body: bytes, options: list[str], timeout_s: float) -> str:
+    """Run h2load once and return what it printed; ends the program when an answer was not a success."""
     if not shutil.which("h2load"):
         sys.exit("h2load is not on the PATH; Debian has it in nghttp2-client")
     with tempfile.NamedTemporaryFile() as data:
         Path(data.name).write_bytes(body)
-        shape = ["-c", str(load.connections), "-m", str(load.streams), "-t", "1"]
-        length = ["-D", f"{round(seconds * 1000)}ms", "--warm-up-time", f"{WARM_UP_MS}ms"]
-        command = ["h2load", *shape, *length, "-d", data.name, *options, url]
-        output = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=True).stdout
+        command = ["h2load", "-t", "1", "-d", data.name, *options, url]
+        output = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True).stdout
     done = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output)
-    rate = re.search(r"finished in [\d.]+s, ([\d.]+) req/s", output)
-    if not done or not rate or done[1] != done[2] or not int(done[1]):
+    if not done or done[1] != done[2] or not int(done[1]):
         sys.exit(f"h2load against {url} did not succeed:\n{output}")
-    return float(rate[1])
+    return output

@@ -11,13 +11,12 @@ import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import h2load
 import numpy as np
 import onnxruntime
 import resnet50_network
@@ -113,23 +112,19 @@ def loop_rate(session: onnxruntime.InferenceSession, case: Case) -> float:
 def server_rate(client_module, port: int, case: Case) -> float:  # noqa: ANN001 - one of tritonclient's two modules
     """Rows per second through the server, between the end of the warm-up and the end of the last timed batch.
 
-    Batches behind the last timed one keep the server as busy at the end as in between.
+    Batches behind the last timed one keep the server as busy at the end as in between. The load comes from h2load,
+    which takes the least of the processor time that server and session need.
     """
-    in_flight = BATCHES_IN_FLIGHT * case.batch_size
+    tensor = client_module.InferInput("image", IMAGE.shape, "FP32")
+    tensor.set_data_from_numpy(IMAGE)
+    if client_module is tritonclient.http:
+        url = f"http://127.0.0.1:{port}/v2/models/{case.model}/infer"
+        body, options = h2load.http_request(tensor)
+    else:
+        url = f"http://127.0.0.1:{port}{h2load.GRPC_METHOD}"
+        body, options = h2load.grpc_request(case.model, tensor)
     batches = WARM_UP_BATCHES + case.batches + BATCHES_IN_FLIGHT
-    own = threading.local()
-
-    def connect() -> None:
-        own.client = client_module.InferenceServerClient(f"127.0.0.1:{port}")
-        own.image = client_module.InferInput("image", IMAGE.shape, "FP32")
-        own.image.set_data_from_numpy(IMAGE)
-
-    def ask(_: int) -> float:
-        own.client.infer(case.model, [own.image])
-        return time.perf_counter()
-
-    with ThreadPoolExecutor(in_flight, initializer=connect) as threads:
-        done = sorted(threads.map(ask, range(batches * case.batch_size)))
+    done = h2load.completion_times_s(url, body, options, BATCHES_IN_FLIGHT * case.batch_size, batches * case.batch_size)
     first = WARM_UP_BATCHES * case.batch_size - 1
     last = first + case.batches * case.batch_size
     return (last - first) / (done[last] - done[first])

@@ -11,6 +11,8 @@ import threading
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 START_TIMEOUT_S = 60
 
 
@@ -50,7 +52,7 @@ class ShoalProcess:
             self.records.append(record)
             if "address" in record:
                 self.ports[record["service"]] = int(record["address"].rpartition(":")[2])
-            if record.get("message") == "ready":
+            if record.get("message") == "ready" or "started, but not ready" in record.get("message", ""):
                 self._ready.set()
         self._ready.set()
 
@@ -77,6 +79,11 @@ class ShoalProcess:
         status = self.process.wait(START_TIMEOUT_S)
         self._reader.join(10)
         return status
+
+    def processes(self) -> list[psutil.Process]:
+        """The server's process and all below it."""
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
 
     def log(self) -> str:
         """The messages so far."""

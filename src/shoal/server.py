@@ -22,6 +22,7 @@ from shoal.clock import Clock, MonotonicClock
 from shoal.config.render import config_to_dict
 from shoal.config.spec import ModelSpec, TensorSpec
 from shoal.errors import InternalError, InvalidArgumentError, ShoalError, UnavailableError
+from shoal.execution.arena import ALIGNMENT
 from shoal.execution.fork_client import ForkClient
 from shoal.execution.gpus import count_gpus
 from shoal.execution.runtime import RuntimeSettings
@@ -34,7 +35,8 @@ from shoal.scheduling.admission import plan_raw_request, plan_request, raw_paylo
 
 EXTENSIONS = ["classification", "model_configuration", "binary_tensor_data", "parameters", "statistics"]
 STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
-ALIGNMENT = 64
+LARGEST_SHARE, MOST_SHARE = 16, 4
+"""What requests still on their way may take of a model's shared memory: a part of it each, and a part all together."""
 
 log = logging.getLogger("shoal.server")
 
@@ -185,6 +187,8 @@ class Server:
         """
         try:
             arena = self.catalog.find(model, version).runtime.arena
+            if nbytes > arena.mapping.nbytes // LARGEST_SHARE or arena.used_nbytes > arena.mapping.nbytes // MOST_SHARE:
+                return None
             block = arena.allocate(nbytes + ALIGNMENT)
         except ShoalError:
             return None  # a request in memory of its own is answered with the same error, or served from there

@@ -120,11 +120,17 @@ def serving(repository: Path, specs: Iterable[ModelSpec]) -> Iterator[str]:
     """A running Triton with these models; gives the address of its HTTP server."""
     for spec in specs:
         write_model(repository, spec)
-    port = free_port()
-    process = start(repository, port)
+    with running(repository, free_port()) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(repository: Path, port: int, *options: str, path: str = "/v2/health/ready") -> Iterator[str]:
+    """A running Triton with this repository and these further options, once ``path`` answers."""
+    process = start(repository, port, *options)
     try:
         address = f"http://127.0.0.1:{port}"
-        wait_until_ready(address, process)
+        wait_until_ready(address + path, process)
         yield address
     finally:
         process.send_signal(signal.SIGTERM)
@@ -135,8 +141,8 @@ def serving(repository: Path, specs: Iterable[ModelSpec]) -> Iterator[str]:
             process.wait()
 
 
-def start(repository: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start the server with everything off but HTTP."""
+def start(repository: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
+    """Start the server with everything off but HTTP and what further options turn on."""
     packages = next((PEERS / "venv/lib").glob("python3*")) / "site-packages"
     triton = packages / "pytriton/tritonserver"
     environment = dict(os.environ)
@@ -145,16 +151,23 @@ def start(repository: Path, port: int) -> subprocess.Popen[bytes]:
     environment["LD_LIBRARY_PATH"] = f"{packages / 'nvidia_pytriton.libs'}:{triton / 'external_libs'}"
     off = ["--allow-grpc=false", "--allow-metrics=false", "--log-info=false", "--log-warning=false"]
     folders = [f"--backend-directory={triton / 'backends'}", f"--model-repository={repository}"]
-    command = [str(triton / "bin/tritonserver"), *folders, f"--http-port={port}", *off, "--exit-timeout-secs=5"]
+    command = [
+        str(triton / "bin/tritonserver"),
+        *folders,
+        f"--http-port={port}",
+        *off,
+        "--exit-timeout-secs=5",
+        *options,
+    ]
     with (repository.parent / f"{repository.name}.log").open("wb") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
-def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
-    """Return when the server answers that it is ready."""
+def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Return when the server answers there that all is well."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/v2/health/ready", timeout=5):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
             return
         assert process.poll() is None, "the real Triton ended while it started; see its log"
         time.sleep(0.2)

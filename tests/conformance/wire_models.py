@@ -27,7 +27,7 @@ class TritonPythonModel:
         responses = []
         for request in requests:
             a, b = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in "AB")
-            outputs = [pb_utils.Tensor("SUM", a + b), pb_utils.Tensor("DIFFERENCE", a - b)]
+            outputs = [pb_utils.Tensor("DIFFERENCE", a - b), pb_utils.Tensor("SUM", a + b)]
             responses.append(pb_utils.InferenceResponse(outputs))
         return responses
 """
@@ -58,8 +58,11 @@ class TritonPythonModel:
         one = np.array([[1.0]], np.float32)
         if code < 0:
             raise RuntimeError("the model raised")
-        if code < 20:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"refused with {code}", code))
+        if code < 7:
+            kinds = "UNKNOWN INTERNAL NOT_FOUND INVALID_ARG UNAVAILABLE UNSUPPORTED ALREADY_EXISTS"
+            kind = kinds.split()[code]
+            error = pb_utils.TritonError(f"refused with {kind}", getattr(pb_utils.TritonError, kind))
+            return pb_utils.InferenceResponse(error=error)
         made = {
             20: [pb_utils.Tensor("B", one)],
             21: [],
@@ -69,10 +72,7 @@ class TritonPythonModel:
             25: [pb_utils.Tensor("B", one), pb_utils.Tensor("UNKNOWN", one)],
             26: [pb_utils.Tensor("B", np.full((1, 1), np.nan, np.float32))],
         }
-        if code in made:
-            return pb_utils.InferenceResponse(made[code])
-        given = {"text": "x", "number": 7, "truth": True}
-        return pb_utils.InferenceResponse([pb_utils.Tensor("B", one)], parameters=given)
+        return pb_utils.InferenceResponse(made[code])
 """
 
 SHAPES = """
@@ -146,8 +146,8 @@ MODELS = {
     "reshaped_whole": (
         config(
             0,
-            ("A FP32 2,-1 reshape { shape: [ -1, 2 ] }",),
-            ("A_OUT FP32 2,-1 reshape { shape: [ -1, 2 ] }", "SHAPE INT64 1,2"),
+            ("A FP32 2,-1 reshape { shape: [ 1,2,-1 ] }",),
+            ("A_OUT FP32 2,-1 reshape { shape: [ 1,2,-1 ] }", "SHAPE INT64 1,3"),
         ),
         SHAPES,
     ),

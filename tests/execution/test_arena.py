@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
+import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.errors import UnavailableError
-from shoal.execution.arena import Arena, Block
+from shoal.execution.arena import Arena, Block, Mapping
 
 MEBIBYTE = 1 << 20
 
@@ -59,15 +61,47 @@ def test_a_lent_block_comes_back_with_its_last_slice(arena):
     assert arena.used_nbytes == 0
 
 
-def test_freed_large_blocks_give_their_pages_back(arena):
-    block = arena.allocate(32 * MEBIBYTE)
-    other = arena.allocate(16 * MEBIBYTE)
-    arena.mapping.view[block.offset : block.offset + 4] = b"full"
-    arena.free(other)
-    arena.free(block)
-    assert bytes(arena.mapping.view[block.offset : block.offset + 4]) == b"full"
-    third = [arena.allocate(32 * MEBIBYTE)]
-    assert third[0].offset == block.offset
+def test_free_halves_become_one_block_again(arena):
+    """No order of small requests uses up the space that a large one needs."""
+    small = [arena.allocate(4096) for _ in range(1000)]
+    for block in small[::2] + small[1::2]:
+        arena.free(block)
+    assert arena.allocate(64 * MEBIBYTE).offset == 0
+
+
+def test_a_large_free_block_is_halved_for_a_small_request(arena):
+    arena.free(arena.allocate(64 * MEBIBYTE))
+    assert [arena.allocate(1000).offset for _ in range(3)] == [0, 4096, 8192]
+
+
+def test_pages_that_a_burst_touched_go_back_to_the_system():
+    arena = Arena(1 << 30)
+    kept = arena.allocate(4096)
+    arena.mapping.view[kept.offset : kept.offset + 4] = b"kept"
+    burst = arena.allocate(256 * MEBIBYTE)
+    arena.mapping.view[burst.offset : burst.offset + 5] = b"burst"
+    arena.free(burst)
+    assert bytes(arena.mapping.view[burst.offset : burst.offset + 5]) == bytes(5)
+    assert bytes(arena.mapping.view[kept.offset : kept.offset + 4]) == b"kept"
+    arena.close()
+
+
+def test_a_view_dropped_on_another_thread_gives_its_block_back(arena):
+    views = [arena.lend(arena.allocate(MEBIBYTE))]
+    thread = threading.Thread(target=views.clear)
+    thread.start()
+    thread.join()
+    arena.free(arena.allocate(4096))
+    assert arena.used_nbytes == 0
+
+
+def test_without_memfd_a_temporary_file_serves(monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+    arena = Arena(64 * MEBIBYTE)
+    arena.mapping.view[:3] = b"abc"
+    other = Mapping(arena.descriptor, 64 * MEBIBYTE)
+    assert bytes(other.view[:3]) == b"abc"
+    arena.close()
 
 
 def test_offset_of_finds_buffers_in_the_arena_and_only_those(arena):

@@ -14,7 +14,7 @@ from shoal.datatypes import DataType
 from shoal.errors import InvalidArgumentError, ModelError
 from shoal.execution.arena import Arena
 from shoal.execution.blocks import InstanceBlocks
-from shoal.execution.gather import Gatherer
+from shoal.execution.gather import Gatherer, OutputSizes
 from shoal.execution.instance_loop import InstanceLoop
 from shoal.execution.messages import BatchDone, RoomGranted, RoomNeeded, RunBatch, frame
 from shoal.execution.scatter import Scatterer
@@ -85,7 +85,7 @@ class OneProcess:
         done = self.loop._serve(msgspec.msgpack.decode(data[4:], type=RunBatch))
         done = msgspec.msgpack.decode(frame(done)[4:], type=BatchDone)
         answers = self.scatterer.answers(batch, done, self.blocks)
-        self.gatherer.sizes.learn(sum(place[2] for place in done.gathered), batch.rows)
+        self.gatherer.sizes.learn(done, batch.rows)
         self.blocks.end_batch()
         return answers
 
@@ -116,7 +116,7 @@ def arrays_of(response: InferResponse) -> dict[str, np.ndarray]:
     gathered=st.booleans(),
     batches=st.lists(
         st.tuples(
-            st.integers(0, 6) | st.sampled_from([5000, 20_000]),
+            st.integers(0, 6) | st.sampled_from([0, 5000, 20_000]),
             st.lists(
                 st.tuples(st.integers(1, 4), st.sampled_from([(), ("WORDS",), ("NUMBERS",)])), min_size=1, max_size=8
             ),
@@ -211,3 +211,22 @@ def test_an_output_of_another_type_fails_its_batch():
 @pytest.mark.parametrize("message", [RoomNeeded(5), RoomGranted(1, 2)])
 def test_room_messages_survive_the_wire(message):
     assert msgspec.msgpack.decode(frame(message)[4:], type=type(message)) == message
+
+
+def test_a_request_id_that_is_no_utf8_does_no_harm():
+    process = OneProcess(gathered=True)
+    try:
+        arrays = {"NUMBERS": np.ones((1, 2), np.float32), "WORDS": np.array([[b"a", b"b"]], object)}
+        answer = process.run([make_request(arrays, request_id="\udcff")])[0]
+        np.testing.assert_array_equal(arrays_of(answer)["NUMBERS"], arrays["NUMBERS"])
+    finally:
+        process.close()
+
+
+def test_one_large_output_does_not_make_every_later_batch_ask_for_as_much():
+    sizes = OutputSizes(SPEC)
+    sizes.learn(BatchDone(0, 0, 0, [(0, 0, 300_000_000, (1, 75_000_000))]), 1)
+    assert sizes.estimate_nbytes(64) < 100_000_000
+    for _ in range(2000):
+        sizes.learn(BatchDone(0, 0, 0, [(0, 0, 64, (1, 16))]), 1)
+    assert sizes.estimate_nbytes(1) < 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -283,3 +284,91 @@ def test_no_worker_outlives_a_server_that_was_killed(repository):
     gone, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
     assert len(gone) == len(family)
+
+
+def test_workers_come_back_after_the_fork_server_was_killed(repository):
+    with InProcessServer(repository) as server:
+        server.call(os.kill, server.server.client.pid, signal.SIGKILL)
+        wait_until(lambda: not server.call(server.server.model_ready, "good"))
+        wait_until(lambda: server.call(server.server.model_ready, "good"))
+        np.testing.assert_array_equal(server.infer("good", {"IN": array(4)})["OUT"], array(8))
+
+
+def test_a_model_that_prints_without_end_holds_nobody_up(repository):
+    code = """
+        class TritonPythonModel:
+            def execute(self, requests):
+                stop = time.monotonic() + 1.0
+                while time.monotonic() < stop:
+                    print("x" * 200)
+                return [answer(value(request)) for request in requests]
+        """
+    write_model(repository, "chatty", code)
+    with InProcessServer(repository) as server:
+        chatty = server.submit("chatty", {"IN": array(1)})
+        served = 0
+        while not chatty.done:
+            server.infer("good", {"IN": array(served)})
+            served += 1
+        assert served > 20
+        assert chatty.outputs()["OUT"][0, 0] == 1
+
+
+@pytest.mark.parametrize("parameters", ['{"n": np.float64(0.5)}', '{"n": "\\udcff"}', '{"n": np.bool_(True)}'])
+def test_response_parameters_of_any_kind_do_not_harm_the_worker(repository, parameters):
+    code = f"""
+        class TritonPythonModel:
+            def execute(self, requests):
+                return [
+                    pb_utils.InferenceResponse([pb_utils.Tensor("OUT", value(request))], parameters={parameters})
+                    for request in requests
+                ]
+        """
+    write_model(repository, "telling", code)
+    with InProcessServer(repository) as server:
+        with contextlib.suppress(ShoalError):
+            server.infer("telling", {"IN": array(1)})
+        assert runtime(server, "telling").groups[0].restarts == 0
+
+
+def test_an_error_text_that_is_no_utf8_reaches_the_client(repository):
+    code = """
+        class TritonPythonModel:
+            def execute(self, requests):
+                raise ValueError("broken \\udcff name")
+        """
+    write_model(repository, "telling", code)
+    with InProcessServer(repository) as server:
+        with pytest.raises(ModelError, match=r"broken . name"):
+            server.infer("telling", {"IN": array(1)})
+        assert runtime(server, "telling").groups[0].restarts == 0
+
+
+def test_an_output_without_elements_is_cut_for_every_request(repository):
+    code = """
+        class TritonPythonModel:
+            def execute(self, requests):
+                return [answer(value(request)[:, :0]) for request in requests]
+        """
+    write_model(repository, "nothing", code)
+    with InProcessServer(repository) as server:
+        pending = [server.submit("nothing", {"IN": array(value)}) for value in range(6)]
+        assert [one.outputs()["OUT"].shape for one in pending] == [(1, 0)] * 6
+
+
+def test_queue_timeouts_are_answered_while_every_instance_is_busy(repository):
+    code = """
+        class TritonPythonModel:
+            def execute(self, requests):
+                time.sleep(1.5)
+                return [answer(value(request)) for request in requests]
+        """
+    policy = "dynamic_batching { default_queue_policy { default_timeout_microseconds: 50000 } }"
+    write_model(repository, "slow", code, max_batch_size=1, more=policy)
+    with InProcessServer(repository) as server:
+        first = server.submit("slow", {"IN": array(1)})
+        wait_until(lambda: runtime(server, "slow").groups[0].channels[0].batch is not None)
+        with pytest.raises(UnavailableError, match="Request timeout expired"):
+            server.infer("slow", {"IN": array(2)})
+        assert not first.done
+        assert first.outputs()["OUT"][0, 0] == 1

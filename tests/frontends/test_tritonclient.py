@@ -13,6 +13,8 @@ import tritonclient.http as http_client
 import tritonclient.http.aio as http_aio
 from tritonclient.utils import InferenceServerException
 
+from tests.serving import ShoalProcess
+
 NUMBERS = np.array([[0.5, 1.5, 0.25]], np.float32)
 WORDS = np.array([[b"first", "zw\u00f6lf".encode()]], object)
 FLAGS = np.array([[True]])
@@ -220,3 +222,18 @@ def test_a_grpc_stream_answers_in_order_and_survives_errors(shoal):
     assert values == [1.0, None, 2.0, 3.0]
     assert "negative" in str(answers[1][1])
     assert answers[0][0].get_response().parameters["triton_final_response"].bool_param
+
+
+def test_a_stream_without_requests_does_not_hold_the_server_up(repository):
+    with ShoalProcess(repository, "--exit-timeout-secs=20") as process:
+        ended = queue.SimpleQueue()
+        with grpc_client.InferenceServerClient(process.grpc) as client:
+            client.start_stream(lambda result, error: ended.put((result, error)))
+            tensor = an_input(grpc_client, "IN", NUMBERS, "FP32")
+            client.async_stream_infer("double", [tensor])
+            result, error = ended.get(timeout=10)
+            assert error is None
+            np.testing.assert_array_equal(result.as_numpy("OUT"), NUMBERS * 2)
+            assert process.stop() == 0
+            _, error = ended.get(timeout=10)
+            assert "shutting down" in str(error)

@@ -158,11 +158,18 @@ def test_a_response_with_missing_outputs_is_refused() -> None:
 
 
 def test_rule_23_errors_travel_in_the_stream_with_the_id() -> None:
-    message = stream(grpc_infer.encode_stream_error("it failed: é", "7"))
+    message = stream(grpc_infer.encode_stream_refusal("it failed: é", "7"))
     assert message.error_message == "it failed: é"
     assert message.HasField("infer_response")
     assert message.infer_response == service_pb2.ModelInferResponse(id="7")
-    assert stream(grpc_infer.encode_stream_error("x", "")).HasField("infer_response")
+    assert stream(grpc_infer.encode_stream_refusal("x", "")).HasField("infer_response")
+
+
+def test_rule_24_the_error_of_a_model_says_that_it_is_the_last_answer() -> None:
+    message = stream(grpc_infer.encode_stream_failure("it failed", head(request_id="7")))
+    assert message.error_message == "it failed"
+    assert (message.infer_response.id, message.infer_response.model_name) == ("7", "m")
+    assert message.infer_response.parameters["triton_final_response"].bool_param
 
 
 @pytest.mark.parametrize("final", [True, False])

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from shoal.frontends.serving import Serving
 from shoal.repository.catalog import ModelVersion
 
+NOT_READY = "started, but not ready: not every model could be loaded"
+
 log = logging.getLogger("shoal.serve")
 
 SERVICES = {"http": "HTTP", "grpc": "gRPC", "metrics": "metrics", "all": "HTTP, gRPC and metrics"}
@@ -23,7 +25,10 @@ def report_start(serving: Serving) -> None:
         log.info("model %s version %s is %s: %s", name, version, state, text, extra={"model": name})
     for service, address in _addresses(serving):
         log.info("%s on %s", service, address, extra={"service": service, "address": address})
-    log.info("ready")
+    if serving.server.ready:
+        log.info("ready")
+    else:
+        log.warning(NOT_READY)
 
 
 def _rows(serving: Serving) -> Iterator[tuple[str, str, str, str]]:
@@ -56,7 +61,8 @@ def _print_table(serving: Serving) -> None:
     from rich.console import Console  # noqa: PLC0415 - slow to import, and for terminals only
     from rich.table import Table  # noqa: PLC0415 - likewise
 
-    table = Table(title="Shoal is ready", title_justify="left")
+    title = "Shoal is ready" if serving.server.ready else f"[red]Shoal is {NOT_READY}"
+    table = Table(title=title, title_justify="left")
     for heading in ("model", "version", "state", ""):
         table.add_column(heading)
     for name, version, state, text in _rows(serving):

@@ -4,8 +4,10 @@ The memory is one sparse ``memfd`` (so no ``/dev/shm`` to size), mapped once by 
 place in it is an offset. Where the system has no memfd, an unlinked temporary file does the same. Only the server
 allocates and frees, so a worker that dies leaves nothing behind.
 
-Blocks come in powers of two, each size with its own list of free blocks: taking and giving back is one list operation.
-Large free blocks are given back to the system beyond ``KEPT_NBYTES``.
+The allocator is a buddy system (Knuth, The Art of Computer Programming, volume 1, section 2.5): blocks are powers of
+two, a larger one is halved until it fits, and two free halves become one again, so that no pattern of requests uses the
+address space up. Lower addresses come first, which uses the same pages again; pages that a burst left behind go back to
+the system.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import threading
 import weakref
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,8 +31,9 @@ ARENA_NBYTES = 1 << 34
 """Address space of an arena; pages exist only once they are touched."""
 SMALLEST_ARENA_NBYTES = 1 << 26
 SMALLEST_BLOCK_BITS = 12
-KEPT_NBYTES = 1 << 26
-PUNCH_BITS = 20
+KEPT_NBYTES = 1 << 27
+"""Pages that a burst touched up to here are kept; beyond it they go back to the system when the burst is over."""
+TRIMMED_BITS = 20
 ALIGNMENT = 64
 
 
@@ -100,9 +105,12 @@ class Arena:
     def __init__(self, nbytes: int = ARENA_NBYTES) -> None:
         self.descriptor, self.mapping = self._map(nbytes)
         self.used_nbytes = 0
-        self._top = 0
-        self._free: dict[int, list[Block]] = {}
-        self._kept_nbytes = 0
+        self._top_bits = self.mapping.nbytes.bit_length() - 1
+        self._free: list[set[int]] = [set() for _ in range(self._top_bits + 1)]
+        self._free[self._top_bits].add(0)
+        self._touched_nbytes = 0
+        self._thread = threading.get_ident()
+        self._returned: deque[Block] = deque()
 
     @staticmethod
     def _map(nbytes: int) -> tuple[int, Mapping]:
@@ -123,49 +131,66 @@ class Arena:
         Raises:
             UnavailableError: the arena is full.
         """
+        while self._returned:
+            self.free(self._returned.popleft())
         bits = max(SMALLEST_BLOCK_BITS, (nbytes - 1).bit_length())
-        free = self._free.get(bits)
-        if free:
-            block = free.pop()
-            if bits >= PUNCH_BITS:
-                self._kept_nbytes = max(0, self._kept_nbytes - block.nbytes)
-        else:
-            block = self._carve(bits)
+        block = Block(self._take(bits, nbytes), bits)
         self.used_nbytes += block.nbytes
+        self._touched_nbytes = max(self._touched_nbytes, block.offset + block.nbytes)
         return block
 
-    def _carve(self, bits: int) -> Block:
-        block = Block(self._top, bits)
-        if block.offset + block.nbytes > self.mapping.nbytes:
+    def _take(self, bits: int, nbytes: int) -> int:
+        """The offset of a free block of this size, halving a larger one where there is none."""
+        found = bits
+        while found <= self._top_bits and not self._free[found]:
+            found += 1
+        if found > self._top_bits:
             raise UnavailableError(
-                f"no shared memory left for {block.nbytes} bytes: {self.used_nbytes} of {self.mapping.nbytes} bytes "
+                f"no shared memory left for {nbytes} bytes: {self.used_nbytes} of {self.mapping.nbytes} bytes "
                 "hold requests that wait, run or are being sent; send less at once or set max_queue_size"
             )
-        self._top += block.nbytes
-        return block
+        offset = min(self._free[found])
+        self._free[found].discard(offset)
+        while found > bits:
+            found -= 1
+            self._free[found].add(offset + (1 << found))
+        return offset
 
     def free(self, block: Block) -> None:
         """Give a block back."""
         self.used_nbytes -= block.nbytes
-        if block.bits >= PUNCH_BITS:
-            if self._kept_nbytes + block.nbytes > KEPT_NBYTES:
-                self._punch(block)
-            else:
-                self._kept_nbytes += block.nbytes
-        self._free.setdefault(block.bits, []).append(block)
+        offset, bits = block.offset, block.bits
+        while bits < self._top_bits and (buddy := offset ^ (1 << bits)) in self._free[bits]:
+            self._free[bits].discard(buddy)
+            offset = min(offset, buddy)
+            bits += 1
+        self._free[bits].add(offset)
+        if self._touched_nbytes > KEPT_NBYTES and self.used_nbytes <= KEPT_NBYTES // 8:
+            self._trim()
 
-    def _punch(self, block: Block) -> None:
-        """Return a block's pages to the system; where it cannot, they stay, which is only less thrifty."""
+    def _trim(self) -> None:
+        """Return the pages of large free blocks to the system; where it cannot, they stay."""
         advice = getattr(mmap, "MADV_REMOVE", None)
-        if advice is not None:
-            with suppress(OSError):
-                self.mapping.memory.madvise(advice, block.offset, block.nbytes)
+        for bits in range(TRIMMED_BITS, self._top_bits + 1):
+            for offset in self._free[bits]:
+                nbytes = min(1 << bits, self._touched_nbytes - offset)
+                if advice is not None and nbytes > 0:
+                    with suppress(OSError):
+                        self.mapping.memory.madvise(advice, offset, nbytes)
+        self._touched_nbytes = 0
 
     def lend(self, block: Block) -> memoryview:
         """The block's bytes as a view; the block is free again when the view and all its slices are gone."""
         array = self.mapping.bytes_at(block.offset, block.nbytes)
-        weakref.finalize(array, self.free, block).atexit = False
+        weakref.finalize(array, self._give_back, block).atexit = False
         return array.data
+
+    def _give_back(self, block: Block) -> None:
+        """The last reader is gone, on whatever thread it was; only the arena's own thread changes its books."""
+        if threading.get_ident() == self._thread:
+            self.free(block)
+        else:
+            self._returned.append(block)
 
     def close(self) -> None:
         """Close the descriptor; the memory itself goes with its last view. Closing twice is harmless."""

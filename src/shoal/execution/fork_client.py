@@ -15,6 +15,7 @@ from shoal.errors import WorkerError
 from shoal.execution.messages import RECEIVE_NBYTES, Exited, FrameReader, FromForkServer, Spawn, Spawned, frame
 
 ExitCallback = Callable[[int], None]
+END_TIMEOUT_S = 1.0
 
 
 class ForkClient:
@@ -40,9 +41,10 @@ class ForkClient:
 
     def start(self) -> None:
         """Start the fork server, unless it runs."""
-        if self._process is not None and self._process.poll() is None:
+        if self._socket is not None and self._process is not None and self._process.poll() is None:
             return
         self._forget()
+        self._end_process()
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "shoal.execution.forkserver", str(theirs.fileno()), str(os.getpid())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
@@ -50,9 +52,7 @@ class ForkClient:
         ours.setblocking(False)
         self._socket = ours
 
-    async def spawn(
-        self, modules: list[str], descriptors: tuple[int, int, int], on_exit: ExitCallback
-    ) -> tuple[int, int]:
+    async def spawn(self, modules: list[str], descriptors: tuple[int, int, int], on_exit: ExitCallback) -> int:
         """Fork a worker.
 
         Args:
@@ -61,10 +61,10 @@ class ForkClient:
             on_exit: called on the event loop with the exit code, or minus the signal, when the worker is gone.
 
         Returns:
-            The worker's number and process id.
+            The worker's process id.
 
         Raises:
-            WorkerError: the fork server is gone.
+            WorkerError: the fork server is gone or cannot fork.
         """
         self._attach()
         assert self._socket is not None
@@ -73,8 +73,13 @@ class ForkClient:
         self._next_worker += 1
         started = self._spawning[worker] = self._loop.create_future()
         self._exits[worker] = on_exit
-        socket.send_fds(self._socket, [frame(Spawn(worker, modules))], list(descriptors))
-        return worker, await started
+        try:
+            socket.send_fds(self._socket, [frame(Spawn(worker, modules))], list(descriptors))
+        except OSError as error:
+            del self._spawning[worker], self._exits[worker]
+            raise WorkerError(f"the fork server cannot be asked for a worker: {error}") from None
+        pid: int = await started
+        return pid
 
     def _attach(self) -> None:
         """Listen to the fork server on the running loop, starting it again if it died."""
@@ -107,6 +112,9 @@ class ForkClient:
                 started.set_result(message.pid)
             return
         assert isinstance(message, Exited)
+        waiting = self._spawning.pop(message.worker, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(WorkerError("the fork server could not fork a worker; see its lines in the log"))
         self._exits.pop(message.worker)(message.status)
 
     def _forget(self) -> None:
@@ -127,6 +135,15 @@ class ForkClient:
     def close(self) -> None:
         """End the fork server; workers that still run die with it."""
         self._forget()
-        if self._process is not None:
+        self._end_process()
+
+    def _end_process(self) -> None:
+        """The fork server ends by itself when its socket is closed, unless it is stuck in an import."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
             self._process.wait()
-            self._process = None
+        self._process = None

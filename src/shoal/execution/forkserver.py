@@ -69,10 +69,16 @@ class ForkServer:
 
     def _spawn(self, message: Spawn, descriptors: Sequence[int]) -> None:
         for module in message.modules:
-            with suppress(ImportError):  # the worker imports it again and says why it cannot
+            with suppress(Exception):  # the worker imports it again and says why it cannot
                 importlib.import_module(module)
         gc.freeze()  # collections in the children then leave these pages alone, which stay shared
-        server, pid = os.getpid(), os.fork()
+        server = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            sys.stderr.write(f"cannot fork a worker: {error}\n")
+            self._connection.sendall(frame(Exited(message.worker, 1)))
+            return
         if pid == 0:
             self._become_worker(server, descriptors)
         self._workers[pid] = message.worker

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 from shoal.config.spec import ModelSpec
 from shoal.datatypes import element_count
-from shoal.execution.arena import ALIGNMENT, Mapping, align
+from shoal.execution.arena import ALIGNMENT, Block, Mapping, align
 from shoal.execution.blocks import LARGE_NBYTES, InstanceBlocks
-from shoal.execution.messages import Info, Place, RunBatch, frame
+from shoal.execution.messages import BatchDone, Info, Place, RunBatch, encodable, frame
 from shoal.protocols.parameters import SCHEDULING
 from shoal.requests import Buffer, InferRequest, RequestPlan
 from shoal.scheduling.contract import Batch
 
 LEAST_ROOM_NBYTES = 4096
+LARGEST_GUESS_NBYTES = 1 << 26
+FADING_BITS = 6
+"""Each batch takes one part in 64 off what was learned, unless it needs as much itself."""
 KEPT_FRAMES = 64
 
 
@@ -30,12 +33,17 @@ class OutputSizes:
                 self._row_nbytes += element_count(dims) * tensor.datatype.itemsize
 
     def estimate_nbytes(self, rows: int) -> int:
-        """Room for a batch of so many rows."""
-        return self._padding_nbytes + rows * max(self._row_nbytes, self._learned_row_nbytes)
+        """Room for a batch of so many rows; a guess that proves too small costs a message, no failure."""
+        learned_nbytes = min(rows * self._learned_row_nbytes, LARGEST_GUESS_NBYTES)
+        return self._padding_nbytes + max(rows * self._row_nbytes, learned_nbytes)
 
-    def learn(self, nbytes: int, rows: int) -> None:
-        """The outputs of a batch took so many bytes: the largest seen is what the next batch gets."""
-        self._learned_row_nbytes = max(self._learned_row_nbytes, nbytes // rows + 1)
+    def learn(self, done: BatchDone, rows: int) -> None:
+        """What the outputs of a batch took is what the next batch gets; a single large batch is forgotten in time."""
+        nbytes = sum([place[2] for place in done.gathered])
+        for outcome in done.outcomes or ():
+            nbytes += sum([place[2] for place in outcome.outputs])
+        faded = self._learned_row_nbytes - (self._learned_row_nbytes >> FADING_BITS)
+        self._learned_row_nbytes = max(faded, nbytes // rows + 1)
 
 
 class Prepared:
@@ -79,7 +87,7 @@ class Gatherer:
         plan = requests[0].plan
         prepared = self._prepared(plan)
         if prepared.direct and len(requests) == 1:
-            return frame(self._message(batch, self._single(requests[0], blocks), blocks))
+            return frame(self._message(batch, self._single(requests[0], blocks), self._room(batch, blocks)))
         columns = self._columns(requests)
         sizes = [sum(map(len, column)) for column in columns]
         start = blocks.input_room(sum(map(align, sizes)) or 1).offset
@@ -87,19 +95,21 @@ class Gatherer:
         for column, nbytes in zip(columns, sizes, strict=True):
             self._write(column, offset, nbytes)
             offset += align(nbytes)
+        room = self._room(batch, blocks)
         if any(request.plan is not plan for request in requests):
-            return frame(self._message(batch, self._places(batch, start, sizes), blocks))
-        room = blocks.output_room(self.sizes.estimate_nbytes(batch.rows))
+            return frame(self._message(batch, self._places(batch, start, sizes), room))
         key = (len(requests), start, room.offset, room.nbytes)
         known = prepared.frames.get(key)
         if known is None:
             if len(prepared.frames) >= KEPT_FRAMES:
                 prepared.frames.clear()
-            known = prepared.frames[key] = frame(self._message(batch, self._places(batch, start, sizes), blocks))
+            known = prepared.frames[key] = frame(self._message(batch, self._places(batch, start, sizes), room))
         return known
 
-    def _message(self, batch: Batch, inputs: list[Place], blocks: InstanceBlocks) -> RunBatch:
-        room = blocks.output_room(self.sizes.estimate_nbytes(batch.rows))
+    def _room(self, batch: Batch, blocks: InstanceBlocks) -> Block:
+        return blocks.output_room(self.sizes.estimate_nbytes(batch.rows))
+
+    def _message(self, batch: Batch, inputs: list[Place], room: Block) -> RunBatch:
         rows = [request.plan.rows for request in batch.requests]
         infos = [self._prepared(request.plan).info for request in batch.requests]
         told = None if infos.count(None) == len(infos) else [info or Info() for info in infos]
@@ -160,9 +170,13 @@ class Gatherer:
     def _prepare(self, plan: RequestPlan) -> Prepared:
         head, info = plan.head, None
         if head.request_id or head.parameters or plan.outputs != self._all_outputs:
-            parameters = {name: value for name, value in head.parameters.items() if name not in SCHEDULING}
+            parameters = {
+                encodable(name): encodable(value) if isinstance(value, str) else value
+                for name, value in head.parameters.items()
+                if name not in SCHEDULING
+            }
             names = tuple(self._output_names[index] for index in plan.outputs)
-            info = Info(head.request_id, parameters, names, plan.priority, plan.timeout_us)
+            info = Info(encodable(head.request_id), parameters, names, plan.priority, plan.timeout_us)
         direct = [
             slot
             for slot, planned in enumerate(plan.inputs)

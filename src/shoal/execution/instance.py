@@ -60,7 +60,7 @@ class InstanceChannel:
         os.set_blocking(self._reads, False)
         os.set_blocking(self._writes, False)
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._reads, self._receive)
+        self._loop.add_reader(self._reads, self.receive)
 
     def close_worker_ends(self) -> None:
         """Close this process's copies of the worker's descriptors."""
@@ -92,7 +92,10 @@ class InstanceChannel:
         if not self._unsent:
             self._loop.remove_writer(self._writes)
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
+        """Take what the worker sent; called when there is something."""
+        if self._reads < 0:
+            return
         try:
             data = os.read(self._reads, RECEIVE_NBYTES)
         except BlockingIOError:

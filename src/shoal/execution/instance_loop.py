@@ -30,8 +30,10 @@ from shoal.execution.messages import (
     RoomNeeded,
     RunBatch,
     ToInstance,
+    encodable,
 )
 from shoal.execution.room import Room
+from shoal.requests import Parameter
 
 NUMPY_TYPES = {datatype: np.dtype(datatype.numpy or "u2") for datatype in DataType}
 """NumPy's type for each datatype; BF16 travels as its raw 16 bits."""
@@ -75,7 +77,7 @@ class InstanceLoop:
             traceback.print_exc()
             status, text = Status.INTERNAL, f"{type(error).__name__}: {error}"
         now_ns = time.monotonic_ns()
-        return BatchDone(self._input_ns or now_ns, now_ns, now_ns, [], status=status.name, message=text)
+        return BatchDone(self._input_ns or now_ns, now_ns, now_ns, [], status=status.name, message=encodable(text))
 
     def _execute(self, message: RunBatch) -> BatchDone:
         room = self._room
@@ -133,9 +135,11 @@ class InstanceLoop:
         return [encode_bytes(array[end - count : end]) for end, count in zip(ends, rows, strict=True)]
 
     def _store_outcome(self, result: RequestResult) -> Outcome:
-        parameters = dict(result.parameters) if result.parameters else None
+        parameters = None
+        if result.parameters:
+            parameters = {encodable(str(name)): _plain(value) for name, value in result.parameters.items()}
         if result.error is not None:
-            return Outcome([], result.error.status.name, result.error.message, parameters)
+            return Outcome([], result.error.status.name, encodable(result.error.message), parameters)
         return Outcome([self._store_one(*output) for output in result.outputs.items()], parameters=parameters)
 
     def _store_one(self, name: str, array: Array) -> Place:
@@ -160,3 +164,20 @@ class InstanceLoop:
         if granted.nbytes < nbytes:
             raise InternalError(f"no shared memory left for {nbytes} bytes of outputs")
         return granted.offset, granted.nbytes
+
+
+def _plain(value: Parameter) -> Parameter:
+    """A response parameter as a message can carry it.
+
+    Raises:
+        InternalError: it is a number that no protocol has room for.
+    """
+    if isinstance(value, str):
+        return encodable(str(value))
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, float):
+        return float(value)
+    if not -(2**63) <= value < 2**63:
+        raise InternalError(f"the response parameter {value} does not fit 64 bits")
+    return int(value)

@@ -23,6 +23,9 @@ import msgspec
 PREFIX_NBYTES = 4
 RECEIVE_NBYTES = 256 * 1024
 
+MAX_INSTANCES = 126
+"""Instances of one worker: the kernel passes at most 253 descriptors with a message (SCM_MAX_FD), two for each."""
+
 Place = tuple[int, int, int, tuple[int, ...]]
 """A tensor in the arena: which input or output, offset, nbytes, shape."""
 
@@ -186,6 +189,11 @@ def frame(message: msgspec.Struct) -> bytes:
     """A message as it goes over the wire."""
     data = _encode(message)
     return len(data).to_bytes(PREFIX_NBYTES, "little") + data
+
+
+def encodable(text: str) -> str:
+    """Text that msgpack can carry: what a client sent as broken UTF-8 holds lone surrogates, which become ``?``."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 class FrameReader:

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shoal.clock import Clock
-from shoal.config.spec import InstanceSpec, ModelSpec
-from shoal.errors import CancelledError, QueueTimeoutError, ShoalError, UnavailableError, WorkerError
+from shoal.config.spec import BatchingSpec, InstanceSpec, ModelSpec
+from shoal.errors import CancelledError, InternalError, QueueTimeoutError, ShoalError, UnavailableError, WorkerError
 from shoal.execution.gather import Gatherer
 from shoal.execution.instance import InstanceChannel
-from shoal.execution.messages import BatchDone
+from shoal.execution.messages import MAX_INSTANCES, BatchDone
 from shoal.execution.recorder import BatchTimes, Recorder
 from shoal.execution.scatter import Answer, Scatterer
 from shoal.execution.worker_group import GroupEvents, WorkerGroup, WorkerOrder
@@ -36,6 +36,8 @@ from shoal.scheduling.ordering import ResponseOrder
 HUNG_CHECKS = 4
 """How often within the execution timeout running batches are looked at."""
 
+BUSY_CHECK_NS = 10_000_000
+"""How often queue timeouts are looked at while no instance is free."""
 TIMEOUT_TEXT = "Request timeout expired"
 
 log = logging.getLogger("shoal.model")
@@ -85,6 +87,7 @@ class ModelRuntime:
         self._running = 0
         self._dispatch_asked = False
         self._wake: asyncio.TimerHandle | None = None
+        self._expires = spec.batching is not None and _has_timeouts(spec.batching)
         self._closed: str = ""
         self._down: str = ""
         self._emptied: asyncio.Event = asyncio.Event()
@@ -102,10 +105,17 @@ class ModelRuntime:
             ShoalError: one could not start; the others are stopped again.
         """
         instances = dict(enumerate(self.spec.instances))
-        shares = [instances] if share_worker else [{number: spec} for number, spec in instances.items()]
-        self.groups = [self._group(share) for share in shares]
+        most = MAX_INSTANCES if share_worker else 1
+        numbers = list(instances)
+        shares = [numbers[start : start + most] for start in range(0, len(numbers), most)]
+        self.groups = [self._group({number: instances[number] for number in share}) for share in shares]
         starts = [group.start(loaded if index == 0 else None) for index, group in enumerate(self.groups)]
-        failures = [result for result in await asyncio.gather(*starts, return_exceptions=True) if result is not None]
+        try:
+            results = await asyncio.gather(*starts, return_exceptions=True)
+        except BaseException:
+            await self.stop(0.0)
+            raise
+        failures = [result for result in results if result is not None]
         if failures:
             await self.stop(0.0)
             raise failures[0]
@@ -160,9 +170,12 @@ class ModelRuntime:
         except ShoalError as error:
             self._fail(request, error, now_ns)
             return
-        if self._idle and not self._dispatch_asked:
-            self._dispatch_asked = True
-            self._loop.call_soon(self._dispatch)
+        if self._idle:
+            if not self._dispatch_asked:
+                self._dispatch_asked = True
+                self._loop.call_soon(self._dispatch)
+        elif self._expires and self._wake is None:
+            self._wake_at(now_ns + BUSY_CHECK_NS)
 
     def cancel(self, request: InferRequest) -> None:
         """The client is gone or cancelled: a queued request is answered with CANCELLED, a running one is marked."""
@@ -186,14 +199,16 @@ class ModelRuntime:
                 self._wake_at(scheduler.wake_ns(now_ns))
                 return
             self._run(idle.popleft(), batch, now_ns)
+        if self._expires:  # nobody is free: queue timeouts are looked at all the same
+            self._wake_at(now_ns + BUSY_CHECK_NS if scheduler.statistics().requests else None)
 
     def _run(self, instance: InstanceChannel, batch: Batch, now_ns: int) -> None:
         try:
             message = self._gatherer.message(batch, instance.blocks)
-        except ShoalError as error:
+        except Exception as error:  # whatever it is, it must cost neither the instance nor the requests their answer
             self._idle.append(instance)
             for request in batch.requests:
-                self._fail(request, error, now_ns)
+                self._fail(request, _told(error), now_ns)
             return
         self._running += len(batch.requests)
         instance.batch = batch
@@ -216,8 +231,11 @@ class ModelRuntime:
         batch, instance.batch = instance.batch, None
         assert batch is not None
         taken_ns = instance.taken_ns
-        answers = self._scatterer.answers(batch, done, instance.blocks)
-        self._gatherer.sizes.learn(sum(place[2] for place in done.gathered), batch.rows)
+        try:
+            answers = self._scatterer.answers(batch, done, instance.blocks)
+        except Exception as error:  # as in ``_run``
+            answers = [_told(error)] * len(batch.requests)
+        self._gatherer.sizes.learn(done, batch.rows)
         instance.blocks.end_batch()
         self._idle.append(instance)
         self._dispatch()
@@ -243,7 +261,10 @@ class ModelRuntime:
             if type(answer) is InferResponse:
                 answered.append(request)
                 request.state = RequestState.DONE
-                request.responder.completed(request, answer)
+                try:
+                    request.responder.completed(request, answer)
+                except Exception:  # the others of the batch must be answered
+                    log.exception("an answer of model '%s' could not be delivered", self.spec.name)
             else:
                 assert isinstance(answer, ShoalError)
                 self._fail(request, answer, now_ns)
@@ -253,7 +274,10 @@ class ModelRuntime:
     def _fail(self, request: InferRequest, error: ShoalError, now_ns: int) -> None:
         request.state = RequestState.DONE
         self._recorder.request_failed(request, error.reason, now_ns)
-        request.responder.failed(request, error)
+        try:
+            request.responder.failed(request, error)
+        except Exception:  # as for answers
+            log.exception("an error of model '%s' could not be delivered", self.spec.name)
         self._note_emptied()
 
     def _note_emptied(self) -> None:
@@ -307,3 +331,16 @@ class ModelRuntime:
                     f"its worker (pid {group.pid}) was killed"
                 )
         self._loop.call_later(self._timeout_s / HUNG_CHECKS, self._check_hung)
+
+
+def _has_timeouts(batching: BatchingSpec) -> bool:
+    policies = (batching.default_queue_policy, *batching.priority_queue_policies.values())
+    return any(policy.default_timeout_us for policy in policies)
+
+
+def _told(error: Exception) -> ShoalError:
+    """What clients are told of an error; one that nobody foresaw is logged with its traceback."""
+    if isinstance(error, ShoalError):
+        return error
+    log.error("unexpected error", exc_info=error)
+    return InternalError(f"unexpected {type(error).__name__}: {error}")

@@ -71,8 +71,8 @@ class Scatterer:
         if nbytes >= LARGE_NBYTES and max(sizes) >= LARGE_NBYTES:
             return _cut_views(offset, sizes, blocks)
         data = blocks.read(offset, nbytes)
-        if split is None and len(rows) == total_rows:
-            return [data[start : start + row_nbytes] for start in range(0, nbytes, row_nbytes)] or [b""] * len(rows)
+        if split is None and row_nbytes and len(rows) == total_rows:
+            return [data[start : start + row_nbytes] for start in range(0, nbytes, row_nbytes)]
         return _cut(data, sizes)
 
     def _outcome(self, request: InferRequest, outcome: Outcome, blocks: InstanceBlocks) -> Answer:
@@ -108,7 +108,7 @@ class Scatterer:
         return found
 
     def _make_layout(self, wanted: tuple[int, ...], shapes: dict[int, Shape]) -> tuple[ResponseLayout, tuple[int, ...]]:
-        produced = tuple(index for index in wanted if index in shapes)
+        produced = tuple(index for index in shapes if index in wanted)  # in the model's own order, as in Triton
         heads = []
         for index in produced:
             tensor = self._spec.outputs[index]

@@ -26,6 +26,7 @@ from shoal.errors import ShoalError, Status
 from shoal.execution.arena import Mapping
 from shoal.execution.instance_loop import InstanceLoop
 from shoal.execution.messages import (
+    MAX_INSTANCES,
     PREFIX_NBYTES,
     Completed,
     LoadFailed,
@@ -33,12 +34,10 @@ from shoal.execution.messages import (
     Ready,
     StartInstances,
     ToControl,
+    encodable,
     frame,
 )
 from shoal.execution.parent_death import exit_when_closed
-
-MAX_DESCRIPTORS = 253
-"""The kernel passes at most this many descriptors with one message (SCM_MAX_FD)."""
 
 
 class Control:
@@ -60,7 +59,7 @@ class Control:
     def _exactly(self, nbytes: int) -> bytes | None:
         data = b""
         while len(data) < nbytes:
-            part, descriptors, _, _ = socket.recv_fds(self.connection, nbytes - len(data), MAX_DESCRIPTORS)
+            part, descriptors, _, _ = socket.recv_fds(self.connection, nbytes - len(data), 2 * MAX_INSTANCES)
             self.descriptors += descriptors
             if not part:
                 return None
@@ -94,7 +93,7 @@ def run_worker(connection: socket.socket, arena: int) -> int:
 
 def _fail(control: Control, status: Status, message: str) -> int:
     try:
-        control.send(LoadFailed(status.name, message))
+        control.send(LoadFailed(status.name, encodable(message)))
     except OSError:
         sys.stderr.write(message + "\n")
     return 1

@@ -107,15 +107,13 @@ class WorkerGroup:
             if loaded is None:
                 await worker.start(self._order.client, self._order.modules, self._order.arena)
                 await worker.load(self._order.load)
-            channels = [
-                InstanceChannel(spec, self._order.arena, self._events.done, self._channel_closed)
-                for spec in self._instances.values()
-            ]
+            for spec in self._instances.values():
+                channels.append(self._channel(spec))  # noqa: PERF401 - those made before a failure must be closed
             worker.instances = ", ".join(spec.name for spec in self._instances.values())
             message = StartInstances(self._order.load.config, list(self._instances))
             await worker.start_instances(message, [end for channel in channels for end in channel.worker_ends])
         except BaseException:
-            worker.kill()
+            worker.abandon()
             for channel in channels:
                 channel.close()
             raise
@@ -127,6 +125,9 @@ class WorkerGroup:
         worker.exited.add_done_callback(lambda _: self._worker_gone(worker))
         for channel in channels:
             self._events.idle(channel)
+
+    def _channel(self, spec: InstanceSpec) -> InstanceChannel:
+        return InstanceChannel(spec, self._order.arena, self._events.done, self._channel_closed)
 
     def kill(self, reason: str) -> None:
         """Kill the worker, for this reason; it is replaced."""
@@ -163,10 +164,13 @@ class WorkerGroup:
             self.restarts += 1
             try:
                 await self.start()
-            except ShoalError as failure:
-                self.last_error = failure
-                log.error("model '%s' could not be started again: %s", self._model, failure.message)  # noqa: TRY400
-                self._events.not_restarted(failure)
+            except Exception as failure:  # such as no more descriptors: whatever it is, the next try may succeed
+                reason: ShoalError = WorkerError(f"{type(failure).__name__}: {failure}")
+                if isinstance(failure, ShoalError):
+                    reason = failure
+                self.last_error = reason
+                log.error("model '%s' could not be started again: %s", self._model, reason.message)  # noqa: TRY400
+                self._events.not_restarted(reason)
             else:
                 log.info("model '%s' is up again, worker %d", self._model, self.pid)
                 return
@@ -174,6 +178,7 @@ class WorkerGroup:
     async def _bury(self, worker: WorkerProcess, channels: list[InstanceChannel]) -> WorkerError:
         """Wait for the worker's end, free what it held, and tell the requests that it had."""
         for channel in channels:
+            channel.receive()  # an answer may lie unread in the channel of a worker that died right after it
             channel.close()
         await worker.stop(LINGER_S)
         text = self._state.reason or worker.describe_end(worker.exited.result())

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections import deque
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,9 @@ from shoal.execution.messages import (
 
 KEPT_LINES = 20
 LONGEST_LINE_NBYTES = 16 * 1024
+LAST_READS = 16
+LAST_WORDS_S = 1.0
+"""How long the answer of a worker that has ended may be on its way."""
 log = logging.getLogger("shoal.worker")
 
 
@@ -74,13 +78,11 @@ class WorkerProcess:
         loop.add_reader(self._log_read, self._read_log)
         descriptors = (self._their_control.fileno(), self._log_write, arena.descriptor)
         try:
-            _, self.pid = await client.spawn(modules, descriptors, self._gone)
-        except ShoalError:
-            self._gone(1)
-            raise
+            self.pid = await client.spawn(modules, descriptors, self._gone)
         finally:
             self._their_control.close()
             os.close(self._log_write)
+            self._log_write = -1
 
     async def load(self, message: LoadModel) -> bytes:
         """Have the worker load its backend and complete the configuration.
@@ -112,18 +114,35 @@ class WorkerProcess:
         try:
             sent = socket.send_fds(self._control, [data], descriptors)
             await loop.sock_sendall(self._control, data[sent:])
-            received = self._reader.split(b"")
+            received: list[bytes] = []
             while not received:
-                part = await loop.sock_recv(self._control, RECEIVE_NBYTES)
-                if not part:
-                    raise await self.death()
-                received = self._reader.split(part)
+                received = self._reader.split(await self._receive())
         except OSError:
+            self.kill()
             raise await self.death() from None
         answer: FromControl = self._decode(received[0])
         if isinstance(answer, LoadFailed):
             raise LoadError(Status[answer.status], answer.message)
         return answer
+
+    async def _receive(self) -> bytes:
+        """The next bytes of the control socket.
+
+        The end of the process is watched besides the end of the socket, which a process that the model started may
+        hold open.
+        """
+        receiving = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(self._control, RECEIVE_NBYTES))
+        ends: list[asyncio.Future[Any]] = [receiving, self.exited]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not receiving.done():
+            await asyncio.wait({receiving}, timeout=LAST_WORDS_S)
+        if not receiving.done():
+            receiving.cancel()
+            raise await self.death()
+        data = receiving.result()
+        if not data:
+            raise await self.death()
+        return data
 
     async def death(self) -> WorkerError:
         """Waits for the process to end and says how it ended and what it printed last."""
@@ -141,6 +160,17 @@ class WorkerProcess:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
+    def abandon(self) -> None:
+        """Give the process up, at whatever point of its start: kill it, and close this side of everything."""
+        self.kill()
+        self._control.close()
+        self._their_control.close()
+        if self._log_write >= 0:
+            os.close(self._log_write)
+            self._log_write = -1
+        if not self.pid:
+            self._close_log()
+
     async def stop(self, timeout_s: float) -> None:
         """Wait for the process to end by itself, then kill it. Its channels are to be closed before."""
         self._control.close()
@@ -152,32 +182,46 @@ class WorkerProcess:
             await self.exited
 
     def _gone(self, status: int) -> None:
-        self._read_log()
-        with suppress(OSError, ValueError):
-            asyncio.get_running_loop().remove_reader(self._log_read)
-            os.close(self._log_read)
-        self._log_read = -1
-        self._control.close()
+        for _ in range(LAST_READS):  # more may come from processes that the model left behind
+            if not self._read_log():
+                break
+        if self._partial:
+            self._keep(self._partial)
+        self._close_log()
         if not self.exited.done():
             self.exited.set_result(status)
 
-    def _read_log(self) -> None:
-        while self._log_read >= 0:
-            try:
-                data = os.read(self._log_read, LONGEST_LINE_NBYTES)
-            except BlockingIOError:
-                return
-            if not data:
-                asyncio.get_running_loop().remove_reader(self._log_read)
-                return
-            *lines, self._partial = (self._partial + data).split(b"\n")
-            if len(self._partial) >= LONGEST_LINE_NBYTES:
-                lines.append(self._partial)
-                self._partial = b""
-            for line in lines:
-                self._keep(line.decode(errors="replace").rstrip())
+    def _close_log(self) -> None:
+        if self._log_read >= 0:
+            asyncio.get_running_loop().remove_reader(self._log_read)
+            os.close(self._log_read)
+            self._log_read = -1
 
-    def _keep(self, line: str) -> None:
+    def _read_log(self) -> bool:
+        """Take what the worker printed, one read at a time so that nobody waits for a model that prints without end.
+
+        Returns:
+            Whether there may be more.
+        """
+        if self._log_read < 0:
+            return False
+        try:
+            data = os.read(self._log_read, LONGEST_LINE_NBYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close_log()
+            return False
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        if len(self._partial) >= LONGEST_LINE_NBYTES:
+            lines.append(self._partial)
+            self._partial = b""
+        for line in lines:
+            self._keep(line)
+        return True
+
+    def _keep(self, data: bytes) -> None:
+        line = data.decode(errors="replace").rstrip()
         self._lines.append(line)
         log.info("%s", line, extra={"model": self.model, "instance": self.instances, "worker": self.pid})
 

@@ -54,6 +54,7 @@ class GrpcFrontend:
                 "ModelStatistics": self._model_statistics,
             }.items()
         }
+        self._streams: set[InferStream] = set()
         self._methods[grpc_messages.HEALTH_CHECK] = self._health_check
         server.on_models_changed(self._memo.clear)
 
@@ -62,7 +63,8 @@ class GrpcFrontend:
     def started(self, call: GrpcCall) -> None:
         """Begin a call."""
         if call.path == STREAM_INFER:
-            call.context = InferStream(self, call)
+            call.context = stream = InferStream(self, call)
+            self._streams.add(stream)
         elif call.path == INFER:
             call.unary = True
             call.compression_level = self._compression_level
@@ -108,6 +110,15 @@ class GrpcFrontend:
             context.plan.sink.cancel(context)
         elif isinstance(context, InferStream):
             context.cancelled()
+
+    def forget(self, stream: InferStream) -> None:
+        """A stream has ended."""
+        self._streams.discard(stream)
+
+    def end_streams(self) -> None:
+        """End every inference stream as soon as its requests are answered, for the server stops."""
+        for stream in tuple(self._streams):
+            stream.end()
 
     # --- inference --------------------------------------------------------------------------------------------------
 

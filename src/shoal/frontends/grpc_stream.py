@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from shoal.errors import ShoalError
+from shoal.errors import ShoalError, Status
 from shoal.protocols import grpc_infer
 from shoal.requests import Buffer, InferRequest, InferResponse
 from shoal.transport.handler import GrpcCall
@@ -15,6 +15,7 @@ from shoal.transport.handler import GrpcCall
 if TYPE_CHECKING:
     from shoal.frontends.grpc import GrpcFrontend
 
+SHUTTING_DOWN = "GRPC server is shutting down and has stopped accepting new requests."
 STATUS_ERRORS = "triton_grpc_error"
 """The metadata key by which a client asks that an error ends the stream with a real gRPC status."""
 
@@ -22,13 +23,12 @@ STATUS_ERRORS = "triton_grpc_error"
 class _Turn:
     """One request's place in the order of answers."""
 
-    __slots__ = ("answer", "error", "request", "request_id")
+    __slots__ = ("answer", "error", "request")
 
     def __init__(self) -> None:
         self.request: InferRequest | None = None
         self.answer: Sequence[Buffer] | None = None
         self.error: ShoalError | None = None
-        self.request_id = ""
 
 
 class InferStream:
@@ -39,6 +39,7 @@ class InferStream:
         self._call = call
         self._turns: deque[_Turn] = deque()
         self._half_closed = False
+        self._stopping = False
         self._over = False
         self._status_errors = call.metadata.get(STATUS_ERRORS) == "true"
 
@@ -50,10 +51,9 @@ class InferStream:
         try:
             plan, payload = self._frontend.plan(self._call, message)
         except ShoalError as error:
-            turn.request_id = grpc_infer.request_id(message)
-            self._settle(turn, error=error)
+            refusal = grpc_infer.encode_stream_refusal(error.message, grpc_infer.request_id(message))
+            self._settle(turn, [refusal], error)
             return
-        turn.request_id = plan.head.request_id
         turn.request = InferRequest(plan, payload, self, turn, arrival_ns)
         plan.sink.submit(turn.request)
 
@@ -62,9 +62,14 @@ class InferStream:
         self._half_closed = True
         self._send_ready()
 
+    def end(self) -> None:
+        """The server stops: the stream ends when what was asked is answered, whether or not the client is done."""
+        self._stopping = True
+        self._send_ready()
+
     def cancelled(self) -> None:
         """The client is gone: what waits is cancelled, nothing more is sent."""
-        self._over = True
+        self._finished()
         for turn in list(self._turns):
             if turn.request is not None and turn.answer is None:
                 turn.request.plan.sink.cancel(turn.request)
@@ -79,20 +84,18 @@ class InferStream:
                 plan.head, response, plan.labels, batched=plan.batched, final=True
             )
         except ShoalError as error:
-            self._settle(turn, error=error)
+            self.failed(request, error)
         else:
-            self._settle(turn, answer=answer)
+            self._settle(turn, answer)
             self._log(request, 0)
 
     def failed(self, request: InferRequest, error: ShoalError) -> None:
         """Take the error of a request."""
         turn: _Turn = request.context  # type: ignore[assignment] # set in ``message``
-        self._settle(turn, error=error)
+        self._settle(turn, [grpc_infer.encode_stream_failure(error.message, request.plan.head)], error)
         self._log(request, error.status.grpc)
 
-    def _settle(self, turn: _Turn, *, answer: Sequence[Buffer] | None = None, error: ShoalError | None = None) -> None:
-        if error is not None:
-            answer = [grpc_infer.encode_stream_error(error.message, turn.request_id)]
+    def _settle(self, turn: _Turn, answer: Sequence[Buffer], error: ShoalError | None = None) -> None:
         turn.answer, turn.error = answer, error
         self._send_ready()
 
@@ -106,9 +109,17 @@ class InferStream:
                 self._call.finish(turn.error.status.grpc, turn.error.message)
                 return
             self._call.send(answer)
-        if self._half_closed and not turns and not self._over:
-            self._over = True
+        if self._over or turns or not (self._half_closed or self._stopping):
+            return
+        self._finished()
+        if self._half_closed:
             self._call.finish(0, "")
+        else:
+            self._call.finish(Status.UNAVAILABLE.grpc, SHUTTING_DOWN)
+
+    def _finished(self) -> None:
+        self._over = True
+        self._frontend.forget(self)
 
     def _log(self, request: InferRequest, code: int) -> None:
         if self._frontend.access_log:

@@ -26,8 +26,16 @@ TEXT_HEADERS = b"Content-Type: text/plain\r\n"
 HEADER_LENGTH = "inference-header-content-length"
 KEPT_PLANS = 4096
 LARGEST_KEPT_HEADER_NBYTES = 8192
+_DECIMAL = re.compile(r"[0-9]{1,18}")
 
 Plans = dict[bytes, RequestPlan]
+
+
+class _NoPlans(Plans):
+    """Keeps nothing: for the heads beyond those whose plans can be forgotten when models change."""
+
+    def __setitem__(self, header: bytes, plan: RequestPlan) -> None:
+        """Do nothing."""
 
 
 class Route:
@@ -48,11 +56,11 @@ class Route:
     def __init__(self, target: Target, head: RequestHead, serve: Callable[[HttpExchange, Route], None]) -> None:
         length = head.headers.get(HEADER_LENGTH, "")
         self.target = target
-        self.header_nbytes = int(length) if length.isascii() and length.isdigit() else None
+        self.header_nbytes = int(length) if _DECIMAL.fullmatch(length) else None
         self.encoding = head.headers.get("content-encoding")
         self.accept = compression.response_encoding(head.headers.get("accept-encoding"))
         self.forwarded: dict[str, Parameter] = {}
-        self.plans: Plans = {}
+        self.plans: Plans = _NoPlans()
         self.serve = serve
 
 
@@ -96,7 +104,7 @@ class HttpFrontend:
             if type(route) is not Route:
                 route = self._route(exchange.head)
                 if route is None:
-                    exchange.respond(404, TEXT_HEADERS, [_json({"error": "Not Found"})])
+                    exchange.respond(404, JSON_HEADERS, [_json({"error": "Not Found"})])
                     return
             route.serve(exchange, route)
         except WrongVerbError:
@@ -108,7 +116,7 @@ class HttpFrontend:
         """Memory that the model's workers share, so that a large tensor is received where it will be read."""
         try:
             route = self._route(head) if type(head.memo) is not Route else head.memo
-        except WrongVerbError:
+        except (WrongVerbError, ShoalError):
             return None
         if route is None or route.target.operation is not Operation.MODEL_INFER or route.encoding:
             return None
@@ -130,7 +138,8 @@ class HttpFrontend:
         if self._forward is not None:
             route.forwarded = self._forwarded(head)
         key = (target.model, target.version, *sorted(route.forwarded.items()))
-        route.plans = self._plans.setdefault(key, {}) if len(self._plans) < KEPT_PLANS else {}
+        if key in self._plans or len(self._plans) < KEPT_PLANS:
+            route.plans = self._plans.setdefault(key, {})
         head.memo = route
         return route
 
@@ -254,7 +263,7 @@ class HttpFrontend:
         if self._server.model_ready(route.target.model, route.target.version):
             exchange.respond(200, TEXT_HEADERS, [])
         else:
-            exchange.respond(400, TEXT_HEADERS, [_json({"error": "Model version not ready"})])
+            exchange.respond(400, JSON_HEADERS, [_json({"error": "Model version not ready"})])
 
     def _model_config(self, exchange: HttpExchange, route: Route) -> None:
         config = self._server.model_config_dict(route.target.model, route.target.version)

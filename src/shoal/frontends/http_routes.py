@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from shoal.protocols.parameters import parse_version
 from shoal.requests import LATEST
 
 
@@ -50,12 +51,10 @@ _MODEL_OPERATIONS = {
 }
 _SERVER_OPERATIONS = {
     "/v2": Operation.SERVER_METADATA,
-    "/v2/": Operation.SERVER_METADATA,
     "/v2/health/live": Operation.SERVER_LIVE,
     "/v2/health/ready": Operation.SERVER_READY,
     "/v2/models/stats": Operation.MODEL_STATISTICS,
 }
-LARGEST_VERSION = 2**63 - 1
 
 
 def find_target(method: str, path: str) -> Target | None:
@@ -63,6 +62,7 @@ def find_target(method: str, path: str) -> Target | None:
 
     Raises:
         WrongVerbError: the path takes another verb.
+        InvalidArgumentError: the version in the path is no number that a version can have.
     """
     operation = _SERVER_OPERATIONS.get(path)
     target = _model_target(path) if operation is None else Target(operation)
@@ -76,6 +76,4 @@ def _model_target(path: str) -> Target | None:
     if match is None:
         return None
     model, version, operation = match.groups()
-    if version is not None and int(version) > LARGEST_VERSION:
-        return None
-    return Target(_MODEL_OPERATIONS[operation], model, LATEST if version is None else int(version))
+    return Target(_MODEL_OPERATIONS[operation], model, parse_version(version or ""))

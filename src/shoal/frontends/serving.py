@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from shoal.execution.fork_client import ForkClient
@@ -18,6 +19,11 @@ from shoal.transport.handler import GrpcHandler, HttpHandler
 from shoal.transport.listener import Listener
 from shoal.transport.tls import server_ssl_context
 
+LAST_WORDS_S = 0.5
+"""How long clients have to read their answers when the time to stop is over."""
+
+FINALIZE_S = 2.0
+"""What models have at least to finalize, even when clients used up the time to stop."""
 COMPRESSION_LEVELS = {"none": 0, "low": 1, "medium": 6, "high": 9}
 
 
@@ -48,6 +54,7 @@ class Serving:
         self.server = Server(server_settings(options), client)
         self.listeners: dict[str, Listener] = {}
         self._options = options
+        self._at_stop: list[Callable[[], None]] = []
 
     async def start(self) -> None:
         """Open the ports, then load the models; until they are loaded the server says that it is not ready.
@@ -79,9 +86,13 @@ class Serving:
         self.server.refuse_readiness()
         for listener in self.listeners.values():
             listener.stop_accepting()
+        for end in self._at_stop:
+            end()
         clean = await self.server.drain(timeout_s)
-        clean &= await self._close_listeners(max(0.0, deadline_s - loop.time()))
-        await self.server.stop(max(0.0, deadline_s - loop.time()))
+        if not clean:
+            await self.server.stop(0.0)  # those who still wait are told, before their connections are closed
+        clean &= await self._close_listeners(max(LAST_WORDS_S, deadline_s - loop.time()))
+        await self.server.stop(max(FINALIZE_S, deadline_s - loop.time()))
         return clean
 
     async def _close_listeners(self, timeout_s: float) -> bool:
@@ -101,6 +112,7 @@ class Serving:
             COMPRESSION_LEVELS[options.grpc_infer_response_compression_level],
             access_log=options.access_log,
         )
+        self._at_stop.append(grpc.end_streams)
         metrics = Metrics(
             ServerSource(self.server, self.listeners),
             MetricsSettings(options.allow_cpu_metrics, options.metrics_interval_ms),

@@ -16,8 +16,8 @@ from shoal.datatypes import BY_WIRE, DataType
 from shoal.errors import InternalError, InvalidArgumentError, UnsupportedError
 from shoal.protocols import bytes_tensors, grpc_parameters, wire
 from shoal.protocols.grpc_service_pb2 import ModelInferRequest
-from shoal.protocols.parameters import SHARED_MEMORY_DISABLED
-from shoal.requests import LATEST, Buffer, InferHead, InputHead, OutputHead
+from shoal.protocols.parameters import SHARED_MEMORY_DISABLED, parse_version
+from shoal.requests import Buffer, InferHead, InputHead, OutputHead
 
 RAW_TAG = 7 << 3 | wire.BYTES
 """The tag of ``raw_input_contents``."""
@@ -79,27 +79,6 @@ def request_id(message: Buffer) -> str:
     except InternalError:
         return ""
     return found.decode("utf-8", "replace")
-
-
-def parse_version(text: str) -> int:
-    """A model version as gRPC requests have it: ``""`` is the newest (rule 22).
-
-    Raises:
-        InvalidArgumentError: it is no integer, or negative.
-    """
-    if not text:
-        return LATEST
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 20 and int(digits) < _INT64_END):
-        raise InvalidArgumentError(
-            f"failed to get model version from specified version string '{text}' (details: stol), "
-            "version should be an integral value > 0"
-        )
-    if int(text) < 0:
-        raise InvalidArgumentError(
-            f"invalid model version specified '{text}' , version should be an integral value > 0"
-        )
-    return int(text)
 
 
 def decode_head(prefix: bytes, raw_nbytes: Sequence[int]) -> InferHead:

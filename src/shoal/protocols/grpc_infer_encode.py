@@ -92,14 +92,22 @@ def encode_stream_final(head: InferHead) -> bytes:
 
     It repeats the version of the request, so there is none when the request named none.
     """
-    version = "" if head.model_version == LATEST else str(head.model_version)
-    content = _identity(head.model_name, version, head.request_id) + _parameter(_FINAL, value=True)
-    return wire.field(_INFER_RESPONSE, content)
+    return wire.field(_INFER_RESPONSE, _last_words(head))
 
 
-def encode_stream_error(message: str, request_id: str) -> bytes:
-    """A failed request's answer in a stream, which stays open (rule 23)."""
+def encode_stream_refusal(message: str, request_id: str) -> bytes:
+    """The answer in a stream, which stays open, to a request that never came to its model (rule 23)."""
     return wire.string_field(_ERROR_MESSAGE, message) + wire.field(_INFER_RESPONSE, wire.string_field(_ID, request_id))
+
+
+def encode_stream_failure(message: str, head: InferHead) -> bytes:
+    """The answer in a stream, which stays open, to a request that failed in its model or on the way to it (rule 23)."""
+    return wire.string_field(_ERROR_MESSAGE, message) + wire.field(_INFER_RESPONSE, _last_words(head))
+
+
+def _last_words(head: InferHead) -> bytes:
+    version = "" if head.model_version == LATEST else str(head.model_version)
+    return _identity(head.model_name, version, head.request_id) + _parameter(_FINAL, value=True)
 
 
 def _encode(

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from shoal.errors import ShoalError
 from shoal.protocols import wire
-from shoal.protocols.grpc_infer_decode import RAW_TAG, parse_version
+from shoal.protocols.grpc_infer_decode import RAW_TAG
+from shoal.protocols.parameters import parse_version
 from shoal.requests import LATEST, Buffer
 
 MODEL_NAME_TAG = 1 << 3 | wire.BYTES

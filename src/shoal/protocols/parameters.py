@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shoal.errors import InvalidArgumentError
+from shoal.requests import LATEST
 
 EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 """The one request parameter with Triton's prefix that a client may set, over gRPC."""
@@ -20,6 +21,8 @@ MAX_CLASSES = 1_000_000
 
 SHARED_MEMORY_DISABLED = "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
 """The answer to every use of shared memory by a client while it is off (rule 58)."""
+
+_INT64_END = 2**63
 
 
 def check_forwarded(name: str) -> None:
@@ -43,3 +46,24 @@ def check_classes(classes: int) -> int:
             f"invalid value for 'classification' parameter, expected <= {MAX_CLASSES}, got {classes}"
         )
     return classes
+
+
+def parse_version(text: str) -> int:
+    """A model version as requests have it: ``""`` is the newest (rule 22).
+
+    Raises:
+        InvalidArgumentError: it is no integer, or negative.
+    """
+    if not text:
+        return LATEST
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 20 and int(digits) < _INT64_END):
+        raise InvalidArgumentError(
+            f"failed to get model version from specified version string '{text}' (details: stol), "
+            "version should be an integral value > 0"
+        )
+    if int(text) < 0:
+        raise InvalidArgumentError(
+            f"invalid model version specified '{text}' , version should be an integral value > 0"
+        )
+    return int(text)

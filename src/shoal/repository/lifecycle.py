@@ -78,8 +78,11 @@ class ModelLifecycle:
             for attempt in range(self._load_retries + 1):
                 try:
                     entry.served = await load_version(source, self._loader)
-                except ShoalError as error:
-                    entry.state, entry.reason = ModelState.UNAVAILABLE, error.message
+                except Exception as error:  # such as no more descriptors: it fails this model, not the others
+                    entry.state = ModelState.UNAVAILABLE
+                    entry.reason = (
+                        error.message if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
+                    )
                     log.warning(
                         "model '%s' version %d failed to load, attempt %d", entry.name, entry.version, attempt + 1
                     )

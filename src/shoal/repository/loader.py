@@ -83,12 +83,13 @@ async def load_version(source: VersionSource, settings: LoaderSettings) -> Serve
     """
     loop = asyncio.get_running_loop()
     started_s = loop.time()
+    registry.traits(source.document.config.backend)  # an unknown backend is told before anything is started
     arena = Arena()
     worker = WorkerProcess(source.document.config.name)
     try:
         runtime, config = await _start(source, settings, arena, worker)
     except BaseException:
-        worker.kill()
+        worker.abandon()
         arena.close()
         raise
     return ServedModel(runtime.spec, config, runtime, loop.time() - started_s)

@@ -11,9 +11,7 @@ _UNCLASSIFIABLE = frozenset((DataType.FP16, DataType.BF16, DataType.BYTES, DataT
 
 
 def requested_outputs(head: InferHead, spec: ModelSpec) -> tuple[int, ...]:
-    """The indices of the outputs to return, in the model's order whatever the request's.
-
-    An output that is listed twice is returned once, as the real server does.
+    """The indices of the outputs to return; the model decides in which order it answers with them.
 
     Raises:
         InvalidArgumentError: an output is unknown; of several, the first by name is reported.
