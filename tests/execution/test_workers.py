@@ -372,3 +372,32 @@ def test_queue_timeouts_are_answered_while_every_instance_is_busy(repository):
             server.infer("slow", {"IN": array(2)})
         assert not first.done
         assert first.outputs()["OUT"][0, 0] == 1
+
+
+KEEPING = """
+class TritonPythonModel:
+    def initialize(self, args):
+        self.last = None
+
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            before, self.last = self.last, value(request)
+            answers.append(answer(np.zeros_like(self.last) if before is None else before))
+        return answers
+"""
+
+
+@pytest.mark.parametrize("columns", [2, 100_000])
+def test_an_input_that_the_model_keeps_does_not_change_under_it(repository, columns):
+    """As in Triton, where a tensor lives as long as the model holds it."""
+    write_model(repository, "keeping", KEEPING)
+    with InProcessServer(repository) as server:
+        previous = 0.0
+        for number in range(1, 12):
+            given = np.full((1, columns), number, np.float32)
+            got = server.infer("keeping", {"IN": given})["OUT"]
+            assert (got == previous).all(), number
+            previous = number
+        used = server.call(lambda: runtime(server, "keeping").arena.used_nbytes)
+        assert used <= 16 * given.nbytes + (1 << 20), "what the model let go of is free again"

@@ -6,6 +6,8 @@ to them, the next batch gets another, and the lent one is free again when its la
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shoal.execution.arena import Arena, Block
 from shoal.requests import Buffer
 
@@ -18,13 +20,14 @@ LARGE_NBYTES = 64 * 1024
 class InstanceBlocks:
     """The blocks of one instance; used by one batch at a time."""
 
-    __slots__ = ("_arena", "_input", "_lent", "_outputs")
+    __slots__ = ("_arena", "_input", "_kept", "_lent", "_outputs")
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
         self._input: Block | None = None
         self._outputs: list[Block] = []
         self._lent: list[tuple[Block, memoryview]] = []
+        self._kept: dict[int, Block | Sequence[Buffer]] = {}
 
     def input_room(self, nbytes: int) -> Block:
         """The block for a batch's gathered inputs.
@@ -89,8 +92,38 @@ class InstanceBlocks:
             self._arena.free(self._input)
             self._input = None
 
+    def keep(self, offset: int, payload: Sequence[Buffer]) -> None:
+        """The model goes on reading the input at this offset: leave its memory alone until ``unkeep``.
+
+        Args:
+            offset: where the input lies.
+            payload: the request's own buffers, one of which it may lie in.
+        """
+        block = self._input
+        if block is not None and block.offset <= offset < block.offset + block.nbytes:
+            self._input = None
+            self._kept[offset] = block
+            return
+        neighbour = self._kept_block(offset)
+        self._kept[offset] = payload if neighbour is None else neighbour
+
+    def unkeep(self, offset: int) -> None:
+        """The model let go of the input at this offset."""
+        kept = self._kept.pop(offset, None)
+        if isinstance(kept, Block) and kept not in self._kept.values():
+            self._arena.free(kept)
+
+    def _kept_block(self, offset: int) -> Block | None:
+        """The kept block that holds this offset: several inputs of a batch share one."""
+        for kept in self._kept.values():
+            if isinstance(kept, Block) and kept.offset <= offset < kept.offset + kept.nbytes:
+                return kept
+        return None
+
     def release(self) -> None:
-        """Give everything back; only after the worker is gone, which might still write."""
+        """Give everything back; only after the worker is gone, which might still read or write."""
+        for offset in tuple(self._kept):
+            self.unkeep(offset)
         self._lent.clear()
         for block in self._outputs:
             self._arena.free(block)

@@ -20,6 +20,7 @@ from shoal.datatypes import DataType
 from shoal.errors import InternalError, ShoalError, Status
 from shoal.execution.arena import Mapping
 from shoal.execution.bytes_arrays import decode_bytes, encode_bytes
+from shoal.execution.kept_inputs import KeptInputs
 from shoal.execution.messages import (
     BatchDone,
     BlockingChannel,
@@ -47,6 +48,7 @@ class InstanceLoop:
         self._channel = BlockingChannel(*channel, msgspec.msgpack.Decoder(ToInstance))
         self._mapping = mapping
         self._room = Room(mapping, self._grow)
+        self._kept = KeptInputs()
         self._batched = spec.max_batch_size > 0
         self._inputs = [(tensor.name, tensor.datatype, NUMPY_TYPES[tensor.datatype]) for tensor in spec.inputs]
         self._outputs = {
@@ -61,7 +63,9 @@ class InstanceLoop:
             with suppress(BrokenPipeError):  # the server closed the channel while the last batch ran
                 while (message := self._channel.receive()) is not None:
                     assert isinstance(message, RunBatch)
-                    self._channel.send(self._serve(message))
+                    done = self._serve(message)
+                    self._kept.report(done)
+                    self._channel.send(done)
             self._instance.close()
         except BaseException:  # nobody else sees a thread's end: the process ends loudly, and the server replaces it
             traceback.print_exc()
@@ -99,7 +103,8 @@ class InstanceLoop:
             if datatype is DataType.BYTES:
                 arrays[name] = decode_bytes(view[offset : offset + nbytes], shape)
             else:
-                arrays[name] = np.ndarray(shape, dtype, memory, offset)
+                array = arrays[name] = np.ndarray(shape, dtype, memory, offset)
+                self._kept.place(offset, array)
         return arrays
 
     def _infos(self, message: RunBatch) -> list[RequestInfo]:

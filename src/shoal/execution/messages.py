@@ -150,6 +150,8 @@ class BatchDone(msgspec.Struct, array_like=True, tag=10):
         outcomes: one per request when the model answered request by request; None otherwise.
         status: not empty when the whole batch failed.
         message: why it failed.
+        kept: offsets of inputs that the model still holds: their memory must not be used again.
+        released: offsets of inputs of earlier batches that it holds no longer.
     """
 
     input_ns: int
@@ -160,6 +162,8 @@ class BatchDone(msgspec.Struct, array_like=True, tag=10):
     outcomes: list[Outcome] | None = None
     status: str = ""
     message: str = ""
+    kept: list[int] | None = None
+    released: list[int] | None = None
 
 
 class RoomNeeded(msgspec.Struct, array_like=True, tag=11):

@@ -236,6 +236,10 @@ class ModelRuntime:
         except Exception as error:  # as in ``_run``
             answers = [_told(error)] * len(batch.requests)
         self._gatherer.sizes.learn(done, batch.rows)
+        for offset in done.kept or ():
+            instance.blocks.keep(offset, batch.requests[0].payload)
+        for offset in done.released or ():
+            instance.blocks.unkeep(offset)
         instance.blocks.end_batch()
         self._idle.append(instance)
         self._dispatch()
