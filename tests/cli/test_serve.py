@@ -16,7 +16,7 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
-from tests.clients import HttpConnection, channel_to, get, grpc_ready, grpc_row, infer, row, unary
+from tests.clients import HttpConnection, channel_to, get, grpc_ready, grpc_row, infer, row, tensor, unary
 from tests.execution.models import write_model
 from tests.gated import Gate, wait_until
 from tests.serving import ShoalProcess
@@ -180,6 +180,8 @@ def test_a_signal_while_models_load_ends_it(tmp_path):
         def initialize(self, args):
             open(os.path.join(args["model_repository"], "loading"), "w").close()
             time.sleep(600)
+        def execute(self, requests):
+            return []
     """
     folder = write_model(tmp_path / "models", "slow_to_load", code)
     shoal = ShoalProcess(tmp_path / "models")
@@ -283,7 +285,7 @@ def test_log_lines_are_json_and_say_what_is_served(repository):
 def test_the_access_log_has_a_line_for_every_request(repository):
     with ShoalProcess(repository, "--access-log") as shoal, channel_to(shoal.grpc) as channel:
         infer(shoal.http, "double", row(2), id="over http")
-        infer(shoal.http, "double", {**row(2), "shape": [9, 9]}, id="refused")
+        infer(shoal.http, "double", tensor("IN", [9, 1], [1] * 9), id="refused")
         infer(shoal.http, "absent", row(2))
         get(shoal.http, "/v2/health/ready")
         unary(channel, "ModelInfer")(grpc_row("double", 2, id="over grpc"))
@@ -329,7 +331,9 @@ class Terminal:
         self._leader, follower = pty.openpty()
         command = [sys.executable, "-m", "shoal", "serve", "--model-repository", str(repository), "--port=0", *options]
         environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
-        self.process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment)
+        self.process = subprocess.Popen(
+            command, stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True
+        )
         os.close(follower)
         os.set_blocking(self._leader, False)
         self._text = b""
@@ -362,7 +366,7 @@ def test_a_terminal_shows_a_table(repository):
         assert re.search(r"double +. 1 +. READY . python, 1 CPU instance, batches up to 8, \d+\.\d\d s", terminal.text)
         assert re.search(r"gated +. 1 +. READY . python, 2 CPU instances, one request at a time", terminal.text)
         assert [line for line in lines if re.fullmatch(r"HTTP, gRPC and metrics on 0\.0\.0\.0:\d+", line.strip())]
-        os.write(terminal._leader, b"\x03")
+        os.killpg(terminal.process.pid, signal.SIGINT)  # as Ctrl-C does: to the workers too
         assert terminal.process.wait(20) == 0
         assert "Traceback" not in terminal.text
 

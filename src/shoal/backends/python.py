@@ -12,7 +12,7 @@ from shoal.backends import registry
 from shoal.backends.contract import BatchResult, LoadContext, ModelBatch, ModelFiles, OutputRoom
 from shoal.backends.python_batch import Collector, split
 from shoal.backends.python_complete import auto_complete
-from shoal.backends.python_failure import describe, log
+from shoal.backends.python_failure import describe, describe_load, log
 from shoal.backends.python_module import CLASS_NAME, load_model_class
 from shoal.backends.triton_python import server
 from shoal.backends.triton_python.request import InferenceRequest
@@ -96,8 +96,7 @@ class PythonModel:
             if hasattr(model, "initialize"):
                 model.initialize(self._arguments(spec))
         except (Exception, SystemExit) as error:  # the model's own code may raise anything
-            log(error)
-            raise InternalError(f"failed to initialize model instance '{spec.name}': {describe(error)}") from error
+            raise InternalError(f"failed to initialize model instance '{spec.name}': {describe_load(error)}") from error
         return PythonInstance(model, spec.name, self._context)
 
     def _arguments(self, spec: InstanceSpec) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from shoal.backends.contract import ModelFiles
-from shoal.backends.python_failure import describe, log
+from shoal.backends.python_failure import describe_load
 from shoal.backends.python_module import load_model_class
 from shoal.backends.triton_python.model_config import ModelConfig
 from shoal.config.render import config_to_dict
@@ -36,8 +36,7 @@ def auto_complete(config: Any, files: ModelFiles) -> None:
     try:
         completed = function(given)
     except (Exception, SystemExit) as error:  # the model's own code may raise anything
-        log(error)
-        raise ConfigError([f"auto_complete_config of model '{config.name}' failed: {describe(error)}"]) from error
+        raise ConfigError([f"auto_complete_config of model '{config.name}' failed: {describe_load(error)}"]) from error
     if not isinstance(completed, ModelConfig):
         problem = f"auto_complete_config function in model '{config.name}' must return a valid pb.ModelConfig object"
         raise ConfigError([f"{problem}, not {type(completed).__name__}; return the one that it was given"])

@@ -30,6 +30,18 @@ def describe(error: BaseException) -> str:
     return f"{text}\n\nAt:\n{''.join(frames)}" if frames else text
 
 
+def describe_load(error: BaseException) -> str:
+    """The same for an error that kept a model from loading, and for those that caused it.
+
+    It takes the place of a traceback: whoever starts the server reads this one message.
+    """
+    text = describe(error)
+    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        text = f"{text.rstrip()}\n\nCaused by {describe(cause)}"
+        error = cause
+    return text
+
+
 def log(error: BaseException) -> None:
     """Write the error with its whole traceback to standard error, where the server's log takes it up."""
     traceback.print_exception(error, file=sys.stderr)

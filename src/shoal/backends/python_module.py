@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from shoal.backends.contract import ModelFiles
-from shoal.backends.python_failure import describe, log
+from shoal.backends.python_failure import describe_load
 from shoal.backends.triton_python import server
 from shoal.errors import InternalError, InvalidArgumentError, NotFoundError
 
@@ -49,8 +49,7 @@ def load_model_class(name: str, files: ModelFiles, filename: str) -> type[Any]:
     try:
         module = _execute(path)
     except (Exception, SystemExit) as error:  # the model's own code may raise anything
-        log(error)
-        raise InternalError(f"failed to import '{path}' of model '{name}': {describe(error)}") from error
+        raise InternalError(f"failed to import '{path}' of model '{name}': {describe_load(error)}") from error
     found = getattr(module, CLASS_NAME, None)
     if not isinstance(found, type):
         raise InvalidArgumentError(f"model '{name}': '{path}' does not define a class '{CLASS_NAME}'")

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator
 
 from shoal.frontends.serving import Serving
-from shoal.repository.catalog import ModelVersion
+from shoal.repository.catalog import ModelState, ModelVersion
 
+READY = ModelState.READY.value
 NOT_READY = "started, but not ready: not every model could be loaded"
 
 log = logging.getLogger("shoal.serve")
@@ -22,7 +23,8 @@ def report_start(serving: Serving) -> None:
         _print_table(serving)
         return
     for name, version, state, text in _rows(serving):
-        log.info("model %s version %s is %s: %s", name, version, state, text, extra={"model": name})
+        level = logging.INFO if state == READY else logging.ERROR
+        log.log(level, "model %s version %s is %s: %s", name, version, state, text, extra={"model": name})
     for service, address in _addresses(serving):
         log.info("%s on %s", service, address, extra={"service": service, "address": address})
     if serving.server.ready:
@@ -59,14 +61,16 @@ def _addresses(serving: Serving) -> Iterator[tuple[str, str]]:
 
 def _print_table(serving: Serving) -> None:
     from rich.console import Console  # noqa: PLC0415 - slow to import, and for terminals only
+    from rich.markup import escape  # noqa: PLC0415 - likewise
     from rich.table import Table  # noqa: PLC0415 - likewise
 
     title = "Shoal is ready" if serving.server.ready else f"[red]Shoal is {NOT_READY}"
     table = Table(title=title, title_justify="left")
-    for heading in ("model", "version", "state", ""):
+    for heading in ("model", "version", "state"):
         table.add_column(heading)
+    table.add_column(overflow="fold")
     for name, version, state, text in _rows(serving):
-        table.add_row(name, version, f"[{'green' if state == 'READY' else 'red'}]{state}", text)
+        table.add_row(escape(name), version, f"[{'green' if state == READY else 'red'}]{state}", escape(text.strip()))
     console = Console(stderr=True)
     console.print(table)
     for service, address in _addresses(serving):

@@ -34,6 +34,7 @@ class InstanceChannel:
     Attributes:
         spec: which instance it is.
         blocks: its shared memory.
+        up: whether it takes batches; False once its worker is known to be gone.
         batch: the batch that runs, None when idle.
         taken_ns: when that batch was taken from the queue.
         worker_ends: descriptors for the worker, to read from and to write to; to be closed with ``close_worker_ends``.
@@ -48,6 +49,7 @@ class InstanceChannel:
     ) -> None:
         self.spec = spec
         self.blocks = InstanceBlocks(arena)
+        self.up = True
         self.batch: Batch | None = None
         self.taken_ns = 0
         self._on_done = on_done

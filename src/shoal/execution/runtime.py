@@ -123,7 +123,13 @@ class ModelRuntime:
             self._loop.call_later(self._timeout_s / HUNG_CHECKS, self._check_hung)
 
     def _group(self, instances: dict[int, InstanceSpec]) -> WorkerGroup:
-        events = GroupEvents(self._instance_idle, self._batch_done, self._instances_lost, self._not_restarted)
+        events = GroupEvents(
+            idle=self._instance_idle,
+            done=self._batch_done,
+            down=self._instances_down,
+            lost=self._instances_lost,
+            not_restarted=self._not_restarted,
+        )
         return WorkerGroup(self.spec.name, self._order, instances, events)
 
     @property
@@ -241,8 +247,9 @@ class ModelRuntime:
         for offset in done.released or ():
             instance.blocks.unkeep(offset)
         instance.blocks.end_batch()
-        self._idle.append(instance)
-        self._dispatch()
+        if instance.up:
+            self._idle.append(instance)
+            self._dispatch()
         times = BatchTimes(taken_ns, done.input_ns, done.infer_ns, done.output_ns, 0)
         if self._ordering is None:
             self._answer(batch, answers, times)
@@ -295,10 +302,14 @@ class ModelRuntime:
         self._idle.append(instance)
         self._dispatch()
 
-    def _instances_lost(self, instances: list[InstanceChannel], error: WorkerError) -> None:
+    def _instances_down(self, instances: list[InstanceChannel]) -> None:
         for instance in instances:
+            instance.up = False
             if instance in self._idle:
                 self._idle.remove(instance)
+
+    def _instances_lost(self, instances: list[InstanceChannel], error: WorkerError) -> None:
+        for instance in instances:
             self._fail_batch(instance, error)
 
     def _fail_batch(self, instance: InstanceChannel, error: ShoalError) -> None:

@@ -44,10 +44,19 @@ class WorkerOrder:
 
 @dataclass(slots=True)
 class GroupEvents:
-    """Whom a group tells what: all called on the event loop."""
+    """Whom a group tells what: all called on the event loop.
+
+    Attributes:
+        idle: an instance is up and takes its first batch.
+        done: a batch is done.
+        down: these instances' worker is gone: no more batches for them.
+        lost: how it ended is known now, for the batches that it had.
+        not_restarted: another worker could not be started either.
+    """
 
     idle: Callable[[InstanceChannel], None]
     done: Callable[[InstanceChannel, BatchDone], None]
+    down: Callable[[list[InstanceChannel]], None]
     lost: Callable[[list[InstanceChannel], WorkerError], None]
     not_restarted: Callable[[ShoalError], None]
 
@@ -148,6 +157,7 @@ class WorkerGroup:
         if self._stopping or not self.up:
             return
         self.up = False
+        self._events.down(self._state.channels)
         self._replacing = asyncio.get_running_loop().create_task(self._replace(), name=f"replace {self._model}")
 
     async def _replace(self) -> None:

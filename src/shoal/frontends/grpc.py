@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from shoal.errors import ShoalError, Status
+from shoal.errors import ShoalError, UnsupportedError
+from shoal.frontends.access import log_grpc
 from shoal.frontends.grpc_stream import InferStream
-from shoal.observe import logs
 from shoal.protocols import grpc_infer, grpc_messages, parameters
 from shoal.protocols.grpc_peek import peek
 from shoal.requests import Buffer, InferHead, InferRequest, InferResponse, Parameter, RequestPlan
@@ -32,6 +32,9 @@ class GrpcFrontend:
         forward_pattern: metadata whose names match become request parameters; "" for none.
         compression_level: of the answers to clients that accept compression; 0 for none.
         access_log: whether every request is logged.
+
+    Attributes:
+        access_log: the same.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class GrpcFrontend:
         self._server = server
         self._forward = re.compile(forward_pattern, re.IGNORECASE) if forward_pattern else None
         self._compression_level = compression_level
-        self._access_log = access_log
+        self.access_log = access_log
         self._memo: grpc_infer.PrefixMemo[RequestPlan] = grpc_infer.PrefixMemo()
         self._methods: dict[str, Callable[[Buffer], Sequence[Buffer]]] = {
             grpc_messages.SERVICE + name: method
@@ -71,7 +74,7 @@ class GrpcFrontend:
         elif call.path in self._methods:
             call.unary = True
         else:
-            call.finish(Status.UNSUPPORTED.grpc, f"unknown method '{call.path}'")
+            self._refuse(call, UnsupportedError(f"unknown method '{call.path}'"), time.monotonic_ns())
 
     def message_buffer(self, call: GrpcCall, first: memoryview, nbytes: int) -> memoryview | None:
         """Memory that the model's workers share, so that a large tensor is received where it will be read."""
@@ -84,9 +87,9 @@ class GrpcFrontend:
 
     def message(self, call: GrpcCall, message: Buffer) -> None:
         """Answer a request, now or when its model has run."""
+        arrival_ns = time.monotonic_ns()
         try:
             if call.path == INFER:
-                arrival_ns = time.monotonic_ns()
                 plan, payload = self.plan(call, message)
                 request = InferRequest(plan, payload, self, call, arrival_ns)
                 call.context = request
@@ -94,9 +97,17 @@ class GrpcFrontend:
             elif call.path == STREAM_INFER:
                 call.context.message(message)  # type: ignore[attr-defined] # set in ``started``
             else:
-                call.respond(self._methods[call.path](message))
+                answer = self._methods[call.path](message)
+                call.respond(answer)
+                if self.access_log:
+                    log_grpc(call, 0, sum(map(len, answer)), arrival_ns)
         except ShoalError as error:
-            call.finish(error.status.grpc, error.message)
+            self._refuse(call, error, arrival_ns)
+
+    def _refuse(self, call: GrpcCall, error: ShoalError, arrival_ns: int) -> None:
+        call.finish(error.status.grpc, error.message)
+        if self.access_log:
+            log_grpc(call, error.status.grpc, 0, arrival_ns)
 
     def half_closed(self, call: GrpcCall) -> None:
         """A stream's client sends no more requests."""
@@ -165,8 +176,9 @@ class GrpcFrontend:
             return
         call.context = None
         call.respond(message)
-        if self._access_log:
-            self.log_access(request, call, 0, sum(map(len, message)))
+        if self.access_log:
+            nbytes = sum(memoryview(part).nbytes for part in message)
+            log_grpc(call, 0, nbytes, request.arrival_ns, plan.head)
 
     def failed(self, request: InferRequest, error: ShoalError) -> None:
         """Send the error of a unary call."""
@@ -175,28 +187,8 @@ class GrpcFrontend:
             return
         call.context = None
         call.finish(error.status.grpc, error.message)
-        if self._access_log:
-            self.log_access(request, call, error.status.grpc, 0)
-
-    def log_access(self, request: InferRequest, call: GrpcCall, code: int, nbytes: int) -> None:
-        """Write one request's line of the access log."""
-        head = request.plan.head
-        logs.access(
-            protocol="grpc",
-            peer=call.peer,
-            method="POST",
-            target=call.path,
-            status=code,
-            nbytes=nbytes,
-            duration_us=(time.monotonic_ns() - request.arrival_ns) // 1000,
-            model=head.model_name,
-            request_id=head.request_id,
-        )
-
-    @property
-    def access_log(self) -> bool:
-        """Whether every request is logged."""
-        return self._access_log
+        if self.access_log:
+            log_grpc(call, error.status.grpc, 0, request.arrival_ns, request.plan.head)
 
     # --- everything else --------------------------------------------------------------------------------------------
 

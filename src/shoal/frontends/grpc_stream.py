@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError, Status
+from shoal.frontends.access import log_grpc
 from shoal.protocols import grpc_infer
 from shoal.requests import Buffer, InferRequest, InferResponse
 from shoal.transport.handler import GrpcCall
@@ -53,6 +54,8 @@ class InferStream:
         except ShoalError as error:
             refusal = grpc_infer.encode_stream_refusal(error.message, grpc_infer.request_id(message))
             self._settle(turn, [refusal], error)
+            if self._frontend.access_log:
+                log_grpc(self._call, error.status.grpc, 0, arrival_ns)
             return
         turn.request = InferRequest(plan, payload, self, turn, arrival_ns)
         plan.sink.submit(turn.request)
@@ -87,7 +90,7 @@ class InferStream:
             self.failed(request, error)
         else:
             self._settle(turn, answer)
-            self._log(request, 0)
+            self._log(request, 0, sum(memoryview(part).nbytes for part in answer))
 
     def failed(self, request: InferRequest, error: ShoalError) -> None:
         """Take the error of a request."""
@@ -121,6 +124,6 @@ class InferStream:
         self._over = True
         self._frontend.forget(self)
 
-    def _log(self, request: InferRequest, code: int) -> None:
+    def _log(self, request: InferRequest, code: int, nbytes: int = 0) -> None:
         if self._frontend.access_log:
-            self._frontend.log_access(request, self._call, code, 0)
+            log_grpc(self._call, code, nbytes, request.arrival_ns, request.plan.head)

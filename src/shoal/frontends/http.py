@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from shoal.errors import ShoalError, UnsupportedError
+from shoal.frontends.access import log_http
 from shoal.frontends.http_routes import Operation, Target, WrongVerbError, find_target
-from shoal.observe import logs
 from shoal.protocols import compression, parameters, rest
 from shoal.protocols.rest_json import dump as _json
 from shoal.requests import Buffer, InferRequest, InferResponse, Parameter, RequestPlan
@@ -81,6 +81,7 @@ class HttpFrontend:
         self._max_body_nbytes = max_body_nbytes
         self._forward = re.compile(forward_pattern, re.IGNORECASE) if forward_pattern else None
         self._access_log = access_log
+        self._arrival_ns = 0
         self._plans: dict[tuple[object, ...], Plans] = {}
         self._octet_headers: dict[int, bytes] = {}
         self._serve: dict[Operation, Callable[[HttpExchange, Route], None]] = {
@@ -100,15 +101,17 @@ class HttpFrontend:
     def request(self, exchange: HttpExchange) -> None:
         """Answer a request, now or when its model has run."""
         route = exchange.head.memo
+        if self._access_log:
+            self._arrival_ns = time.monotonic_ns()
         try:
             if type(route) is not Route:
                 route = self._route(exchange.head)
                 if route is None:
-                    exchange.respond(404, JSON_HEADERS, [_json({"error": "Not Found"})])
+                    self._respond(exchange, 404, JSON_HEADERS, [_json({"error": "Not Found"})])
                     return
             route.serve(exchange, route)
         except WrongVerbError:
-            exchange.respond(405, JSON_HEADERS, [_json({"error": "Method Not Allowed"})])
+            self._respond(exchange, 405, JSON_HEADERS, [_json({"error": "Method Not Allowed"})])
         except ShoalError as error:
             self._respond_error(exchange, error)
 
@@ -204,16 +207,14 @@ class HttpFrontend:
         try:
             json_nbytes, parts = rest.encode_response(plan.head, response, plan.labels, batched=plan.batched)
         except ShoalError as error:
-            self._respond_error(exchange, error)
+            self._respond_error(exchange, error, request)
             return
         headers = JSON_HEADERS if json_nbytes is None else self._octet(json_nbytes)
         route: Route = exchange.head.memo  # type: ignore[assignment] # likewise
         if route.accept is not None:
             parts = [compression.compress(route.accept, parts)]
             headers += b"Content-Encoding: %s\r\n" % route.accept.encode()
-        exchange.respond(200, headers, parts)
-        if self._access_log:
-            _log_access(request, exchange, 200, sum(map(len, parts)))
+        self._respond(exchange, 200, headers, parts, request)
 
     def failed(self, request: InferRequest, error: ShoalError) -> None:
         """Send the error."""
@@ -221,9 +222,7 @@ class HttpFrontend:
         if exchange.context is not request:
             return
         exchange.context = None
-        self._respond_error(exchange, error)
-        if self._access_log:
-            _log_access(request, exchange, error.status.http, 0)
+        self._respond_error(exchange, error, request)
 
     def _octet(self, json_nbytes: int) -> bytes:
         """The header lines of a response with binary data, whose JSON part is so long."""
@@ -241,7 +240,7 @@ class HttpFrontend:
     def _server_metadata(self, exchange: HttpExchange, route: Route) -> None:
         del route
         self._server.check_live()
-        _respond_json(exchange, self._server.metadata())
+        self._respond_json(exchange, self._server.metadata())
 
     def _server_live(self, exchange: HttpExchange, route: Route) -> None:
         del route
@@ -254,46 +253,51 @@ class HttpFrontend:
     def _respond_health(self, exchange: HttpExchange, well: bool) -> None:
         """200 or 400 with an empty body; 503 while the server stops (Triton's codes, section 1.10)."""
         status = 200 if well else 503 if self._server.stopping else 400
-        exchange.respond(status, TEXT_HEADERS, [])
+        self._respond(exchange, status, TEXT_HEADERS, [])
 
     def _model_metadata(self, exchange: HttpExchange, route: Route) -> None:
-        _respond_json(exchange, self._server.model_metadata(route.target.model, route.target.version))
+        self._respond_json(exchange, self._server.model_metadata(route.target.model, route.target.version))
 
     def _model_ready(self, exchange: HttpExchange, route: Route) -> None:
         if self._server.model_ready(route.target.model, route.target.version):
-            exchange.respond(200, TEXT_HEADERS, [])
+            self._respond(exchange, 200, TEXT_HEADERS, [])
         else:
-            exchange.respond(400, JSON_HEADERS, [_json({"error": "Model version not ready"})])
+            self._respond(exchange, 400, JSON_HEADERS, [_json({"error": "Model version not ready"})])
 
     def _model_config(self, exchange: HttpExchange, route: Route) -> None:
         config = self._server.model_config_dict(route.target.model, route.target.version)
-        _respond_json(exchange, config)
+        self._respond_json(exchange, config)
 
     def _model_statistics(self, exchange: HttpExchange, route: Route) -> None:
-        _respond_json(exchange, self._server.statistics(route.target.model, route.target.version))
+        self._respond_json(exchange, self._server.statistics(route.target.model, route.target.version))
 
-    @staticmethod
-    def _respond_error(exchange: HttpExchange, error: ShoalError) -> None:
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def _respond_json(self, exchange: HttpExchange, value: Mapping[str, object]) -> None:
+        self._respond(exchange, 200, JSON_HEADERS, [_json(value)])
+
+    def _respond_error(self, exchange: HttpExchange, error: ShoalError, request: InferRequest | None = None) -> None:
         headers = JSON_HEADERS
         if isinstance(error, UnsupportedError) and exchange.head.headers.get("content-encoding"):
             headers += b"Accept-Encoding: %s\r\n" % compression.ACCEPTED.encode()
-        exchange.respond(error.status.http, headers, [_json({"error": error.message})])
+        self._respond(exchange, error.status.http, headers, [_json({"error": error.message})], request)
 
-
-def _respond_json(exchange: HttpExchange, value: Mapping[str, object]) -> None:
-    exchange.respond(200, JSON_HEADERS, [_json(value)])
-
-
-def _log_access(request: InferRequest, exchange: HttpExchange, status: int, nbytes: int) -> None:
-    head = request.plan.head
-    logs.access(
-        protocol="http",
-        peer=exchange.peer,
-        method=exchange.head.method,
-        target=exchange.head.target,
-        status=status,
-        nbytes=nbytes,
-        duration_us=(time.monotonic_ns() - request.arrival_ns) // 1000,
-        model=head.model_name,
-        request_id=head.request_id,
-    )
+    def _respond(
+        self,
+        exchange: HttpExchange,
+        status: int,
+        headers: bytes,
+        body: Sequence[Buffer],
+        request: InferRequest | None = None,
+    ) -> None:
+        """Send an answer and log it; without ``request`` it is that to what arrived last."""
+        exchange.respond(status, headers, body)
+        if not self._access_log:
+            return
+        route = exchange.head.memo
+        model = route.target.model if type(route) is Route else ""
+        arrival_ns, request_id = self._arrival_ns, ""
+        if request is not None:
+            arrival_ns, request_id = request.arrival_ns, request.plan.head.request_id
+        nbytes = sum(memoryview(part).nbytes for part in body)
+        log_http(exchange, status, nbytes, arrival_ns, model=model, request_id=request_id)

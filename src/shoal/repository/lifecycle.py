@@ -83,9 +83,8 @@ class ModelLifecycle:
                     entry.reason = (
                         error.message if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
                     )
-                    log.warning(
-                        "model '%s' version %d failed to load, attempt %d", entry.name, entry.version, attempt + 1
-                    )
+                    if attempt < self._load_retries:
+                        log.warning("model '%s' failed to load and is tried again: %s", entry.name, entry.reason)
                 else:
                     entry.state, entry.reason = ModelState.READY, ""
                     return
