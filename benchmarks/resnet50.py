@@ -24,6 +24,9 @@ import tritonclient.grpc
 import tritonclient.http
 from demo_server import DemoServer, DemoServerError
 
+from shoal.backends import onnx_options
+from shoal.backends.cores import available_cores
+
 BATCH_SIZES = (1, 8)
 BATCHES_IN_FLIGHT = 3
 WARM_UP_BATCHES = 2
@@ -60,11 +63,25 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = repository(Path(folder))
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        sessions = {
+            "loop": open_session(path, server_options()),
+            "defaults": open_session(path, onnxruntime.SessionOptions()),
+        }
         with DemoServer(Path(folder)) as server:
             for batch_size in BATCH_SIZES:
                 case = Case(batch_size, max(1, args.rows // batch_size))
-                measure(session, server, case, args.rounds)
+                measure(sessions, server, case, args.rounds)
+
+
+def server_options() -> onnxruntime.SessionOptions:
+    """What Shoal opens a model with that has one instance and says nothing of threads."""
+    threads = onnx_options.default_threads(available_cores(), 1)
+    return onnx_options.session_options(onnx_options.OnnxOptions(threads, entries={onnx_options.SPINNING: "0"}))
+
+
+def open_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """A session of the network."""
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def repository(folder: Path) -> Path:
@@ -82,10 +99,11 @@ def repository(folder: Path) -> Path:
     return paths[0]
 
 
-def measure(session: onnxruntime.InferenceSession, server: DemoServer, case: Case, rounds: int) -> None:
-    """Measure the loop and both protocols in turn, and print the medians and what the server keeps of the loop."""
+def measure(sessions: dict[str, onnxruntime.InferenceSession], server: DemoServer, case: Case, rounds: int) -> None:
+    """Measure the loops and both protocols in turn, and print the medians and what the server keeps of the loop."""
     ways: dict[str, Callable[[], float]] = {
-        "loop": lambda: loop_rate(session, case),
+        "loop": lambda: loop_rate(sessions["loop"], case),
+        "defaults": lambda: loop_rate(sessions["defaults"], case),
         "HTTP": lambda: server_rate(tritonclient.http, server.http_port, case),
         "gRPC": lambda: server_rate(tritonclient.grpc, server.grpc_port, case),
     }

@@ -38,6 +38,9 @@ STOPPING = "Server is stopping, scheduler for model has stopped accepting new in
 LARGEST_SHARE, MOST_SHARE = 16, 4
 """What requests still on their way may take of a model's shared memory: a part of it each, and a part all together."""
 
+FAILED_START_STOP_S = 5.0
+"""How long the models that could be loaded have to end when another could not."""
+
 log = logging.getLogger("shoal.server")
 
 
@@ -121,7 +124,7 @@ class Server:
             if self.settings.exit_on_error:
                 _raise_failures(self.failures)
         except BaseException:
-            await self.stop(0.0)
+            await self.stop(FAILED_START_STOP_S)
             raise
         self._loaded = True
         self._models_changed()

@@ -6,6 +6,7 @@ Triton, 0 is one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ def select_versions(policy: Any, available: Iterable[int]) -> list[int]:
 
 def _distinct(repositories: Sequence[Path]) -> list[Path]:
     """The repositories without those that are given twice, under whatever name."""
-    return list({repository.resolve(): repository for repository in reversed(repositories)}.values())[::-1]
+    # realpath takes links that lead in a circle, which resolve does not in Python 3.11 and 3.12.
+    return list({os.path.realpath(repository): repository for repository in reversed(repositories)}.values())[::-1]
 
 
 def _model_names(repository: Path) -> list[str]:
