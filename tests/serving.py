@@ -57,9 +57,10 @@ class ShoalProcess:
         self._ready.set()
 
     def __enter__(self) -> Self:
-        assert self._ready.wait(START_TIMEOUT_S), self.log()
-        assert self.ports, self.log()
-        return self
+        if self._ready.wait(START_TIMEOUT_S) and self.ports:
+            return self
+        self.__exit__()
+        raise AssertionError(self.log())
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:

@@ -33,7 +33,14 @@ from shoal.repository.loader import LoaderSettings
 from shoal.requests import LATEST, Buffer, InferHead, RequestPlan
 from shoal.scheduling.admission import plan_raw_request, plan_request, raw_payload
 
-EXTENSIONS = ["classification", "model_configuration", "binary_tensor_data", "parameters", "statistics"]
+EXTENSIONS = [
+    "classification",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+]
 STOPPING = "Server is stopping, scheduler for model has stopped accepting new inference requests"
 LARGEST_SHARE, MOST_SHARE = 16, 4
 """What requests still on their way may take of a model's shared memory: a part of it each, and a part all together."""

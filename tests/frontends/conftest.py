@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.execution.models import write_model
+from tests.execution.models import HEAD, write_model
 from tests.serving import ShoalProcess
 
 TYPES = """
@@ -44,6 +44,11 @@ class TritonPythonModel:
         time.sleep(float(value(requests[0])[0, 0]))
         return [answer(value(request)) for request in requests]
 """
+ECHO_AS_IT_IS = """
+class TritonPythonModel:
+    def execute(self, requests):
+        return [answer(value(request)) for request in requests]
+"""
 REFUSING = """
 class TritonPythonModel:
     def execute(self, requests):
@@ -70,6 +75,79 @@ class TritonPythonModel:
             for request in requests
         ]
 """
+EVERY_TYPE = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 STRING BF16".split()  # noqa: SIM905
+EVERY = "\n".join(
+    [
+        'backend: "python"',
+        "max_batch_size: 4",
+        *(f'input {{ name: "{name}" data_type: TYPE_{name} dims: -1 optional: true }}' for name in EVERY_TYPE),
+        *(f'output {{ name: "{name}_OUT" data_type: TYPE_{name} dims: -1 }}' for name in EVERY_TYPE),
+        "dynamic_batching { }",
+    ]
+)
+EVERY_CODE = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse([self.copy(one) for one in request.inputs()]) for request in requests]
+
+    def copy(self, tensor):
+        name = tensor.name() + "_OUT"
+        if tensor.name() == "BF16":
+            return pb_utils.Tensor.from_dlpack(name, tensor)
+        return pb_utils.Tensor(name, tensor.as_numpy())
+"""
+PAIR = """
+backend: "python"
+max_batch_size: 4
+input [ { name: "A" data_type: TYPE_INT32 dims: 2 }, { name: "B" data_type: TYPE_INT32 dims: 2 } ]
+output [ { name: "SUM" data_type: TYPE_INT32 dims: 2 }, { name: "DIFFERENCE" data_type: TYPE_INT32 dims: 2 } ]
+dynamic_batching { }
+"""
+PAIR_CODE = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(*(tensor.as_numpy() for tensor in request.inputs())) for request in requests]
+
+    def answer(self, a, b):
+        return pb_utils.InferenceResponse([pb_utils.Tensor("SUM", a + b), pb_utils.Tensor("DIFFERENCE", a - b)])
+"""
+WORD = """
+backend: "python"
+input { name: "IN" data_type: TYPE_STRING dims: 1 }
+output { name: "OUT" data_type: TYPE_STRING dims: 1 }
+"""
+RESHAPED = """
+backend: "python"
+max_batch_size: 4
+input { name: "IN" data_type: TYPE_FP32 dims: [ 2, -1 ] reshape { shape: [ 1, 2, -1 ] } }
+output { name: "OUT" data_type: TYPE_FP32 dims: [ 2, -1 ] reshape { shape: [ 1, 2, -1 ] } }
+output { name: "SHAPE" data_type: TYPE_INT64 dims: 4 }
+"""
+RESHAPED_CODE = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request.inputs()[0].as_numpy()) for request in requests]
+
+    def answer(self, array):
+        shapes = np.array([array.shape] * len(array), np.int64)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", array), pb_utils.Tensor("SHAPE", shapes)])
+"""
+
+
+def write_files(repository, name, config, code, **files):
+    """Write a model's folder from its files' texts."""
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "config.pbtxt").write_text(config)
+    (repository / name / "1" / "model.py").write_text(code)
+    for file, text in files.items():
+        (repository / name / file.replace("_", ".")).write_text(text)
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +158,12 @@ def repository(tmp_path_factory):
     write_model(folder, "refusing", REFUSING)
     write_model(folder, "parameters", PARAMETERS)
     write_model(folder, "unbatched", max_batch_size=0, more="")
-    types = folder / "types"
-    (types / "1").mkdir(parents=True)
-    (types / "config.pbtxt").write_text(TYPES)
-    (types / "labels.txt").write_text("zero\none\ntwo\n")
-    (types / "1" / "model.py").write_text(TYPES_CODE)
+    write_model(folder, "matrix", dims="-1, 2")
+    write_files(folder, "types", TYPES, TYPES_CODE, labels_txt="zero\none\ntwo\n")
+    write_files(folder, "every", EVERY, EVERY_CODE)
+    write_files(folder, "pair", PAIR, PAIR_CODE)
+    write_files(folder, "word", WORD, HEAD + ECHO_AS_IT_IS)
+    write_files(folder, "reshaped", RESHAPED, RESHAPED_CODE)
     return folder
 
 
