@@ -49,6 +49,11 @@ class MessageReader:
 
     def feed(self, data: bytes | memoryview, start: int, stop: int) -> None:
         """Read on from ``data[start:stop]``."""
+        target, filled = self._target, self._filled + stop - start
+        if target is not None and filled < len(target):  # the common frame of a large message
+            target[self._filled : filled] = data[start:stop]
+            self._filled = filled
+            return
         view = memoryview(data)[start:stop]
         while len(view):
             target = self._target
