@@ -80,7 +80,7 @@ class Steps:
         self.arena = Arena(1 << 28)
         self.blocks = InstanceBlocks(self.arena)
         self.loop = InstanceLoop(instance, (-1, -1), self.spec, self.arena.mapping)
-        self.gatherer = Gatherer(self.spec, self.arena.mapping)
+        self.gatherer = Gatherer(self.spec, self.arena.mapping, takes_pieces=False)
         self.scatterer = Scatterer(self.spec)
 
     def of_batch(self, rows: int) -> list[Callable[[], object]]:

@@ -70,7 +70,7 @@ class OneProcess:
     def __init__(self, gathered: bool) -> None:
         self.arena = Arena(1 << 28)
         self.blocks = InstanceBlocks(self.arena)
-        self.gatherer = Gatherer(SPEC, self.arena.mapping)
+        self.gatherer = Gatherer(SPEC, self.arena.mapping, takes_pieces=False)
         self.scatterer = Scatterer(SPEC)
         self.loop = InstanceLoop(Echo(gathered), (-1, -1), SPEC, self.arena.mapping)
         self.loop._room._grow = self.grow

@@ -401,3 +401,14 @@ def test_an_input_that_the_model_keeps_does_not_change_under_it(repository, colu
             previous = number
         used = server.call(lambda: runtime(server, "keeping").arena.used_nbytes)
         assert used <= 16 * given.nbytes + (1 << 20), "what the model let go of is free again"
+
+
+def test_large_tensors_of_several_requests_are_not_mixed_up(repository):
+    """A Python model gets them one by one, where they arrived or in a block of their own."""
+    with InProcessServer(repository) as server:
+        given = [np.full((1 + number % 2, 50_000), number, np.float32) for number in range(24)]
+        pending = [server.submit("good", {"IN": one}) for one in given]
+        for one, answer in zip(given, pending, strict=True):
+            np.testing.assert_array_equal(answer.outputs()["OUT"], one * 2)
+        (statistics,) = server.call(lambda: server.server.statistics("good"))["model_stats"]
+        assert statistics["execution_count"] < len(given)

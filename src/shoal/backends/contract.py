@@ -91,12 +91,15 @@ class ModelBatch:
         rows: the rows of each request; ``[1]`` for a model without batching.
         requests: one per request, in the same order.
         batched: whether the first dimension of every tensor is the batch.
+        pieces: for a backend that takes requests one by one, and large tensors: each request's own inputs, left where
+            they arrived; ``inputs`` is empty then. None otherwise.
     """
 
     inputs: dict[str, Array]
     rows: list[int]
     requests: Sequence[RequestInfo]
     batched: bool
+    pieces: list[dict[str, Array]] | None = None
 
 
 @dataclass(slots=True)

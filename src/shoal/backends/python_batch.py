@@ -104,10 +104,14 @@ def split(batch: ModelBatch, bf16: frozenset[str]) -> list[InferenceRequest]:
     """The requests of a batch.
 
     Args:
-        batch: the gathered batch.
+        batch: the batch, gathered or in pieces.
         bf16: the inputs that are BF16.
     """
     arrays, rows = batch.inputs, batch.rows
+    if batch.pieces is not None:
+        return [
+            ServedRequest(piece, None, info, bf16) for piece, info in zip(batch.pieces, batch.requests, strict=True)
+        ]
     if len(rows) == 1:
         return [ServedRequest(arrays, None, batch.requests[0], bf16)]
     requests: list[InferenceRequest] = []

@@ -25,6 +25,7 @@ class BackendTraits:
         name: the configuration's ``backend``.
         platforms: values of the configuration's ``platform`` that mean this backend.
         process_per_instance: each instance has a worker process of its own.
+        takes_pieces: large inputs need not be gathered, because the model gets its requests one by one.
         preload: modules that the fork server imports once for all workers of this backend.
         requires: the module that must be installed, and the extra of the package that installs it.
         home: the module and class of the backend.
@@ -33,6 +34,7 @@ class BackendTraits:
     name: str
     platforms: tuple[str, ...]
     process_per_instance: bool
+    takes_pieces: bool
     preload: tuple[str, ...]
     requires: tuple[str, str] | None
     home: tuple[str, str]
@@ -43,6 +45,7 @@ TRAITS = {
         name="onnxruntime",
         platforms=("onnxruntime_onnx",),
         process_per_instance=False,
+        takes_pieces=False,
         preload=("numpy", "onnxruntime", "shoal.backends.onnxruntime"),
         requires=("onnxruntime", "onnx"),
         home=("shoal.backends.onnxruntime", "OnnxRuntimeBackend"),
@@ -51,6 +54,7 @@ TRAITS = {
         name="python",
         platforms=(),
         process_per_instance=True,
+        takes_pieces=True,
         preload=("numpy", "shoal.backends.python", "triton_python_backend_utils"),
         requires=None,
         home=("shoal.backends.python", "PythonBackend"),

@@ -6,10 +6,8 @@ to them, the next batch gets another, and the lent one is free again when its la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from shoal.execution.arena import Arena, Block
-from shoal.requests import Buffer
+from shoal.requests import Buffer, InferRequest
 
 KEPT_NBYTES = 1 << 20
 """A block up to this size is kept for the next batch; a larger one goes back to the arena after each."""
@@ -27,7 +25,7 @@ class InstanceBlocks:
         self._input: Block | None = None
         self._outputs: list[Block] = []
         self._lent: list[tuple[Block, memoryview]] = []
-        self._kept: dict[int, Block | Sequence[Buffer]] = {}
+        self._kept: dict[int, Block | list[InferRequest]] = {}
 
     def input_room(self, nbytes: int) -> Block:
         """The block for a batch's gathered inputs.
@@ -92,12 +90,12 @@ class InstanceBlocks:
             self._arena.free(self._input)
             self._input = None
 
-    def keep(self, offset: int, payload: Sequence[Buffer]) -> None:
+    def keep(self, offset: int, requests: list[InferRequest]) -> None:
         """The model goes on reading the input at this offset: leave its memory alone until ``unkeep``.
 
         Args:
             offset: where the input lies.
-            payload: the request's own buffers, one of which it may lie in.
+            requests: those of the batch, in whose own buffers it may lie: they are held as long.
         """
         block = self._input
         if block is not None and block.offset <= offset < block.offset + block.nbytes:
@@ -105,7 +103,7 @@ class InstanceBlocks:
             self._kept[offset] = block
             return
         neighbour = self._kept_block(offset)
-        self._kept[offset] = payload if neighbour is None else neighbour
+        self._kept[offset] = requests if neighbour is None else neighbour
 
     def unkeep(self, offset: int) -> None:
         """The model let go of the input at this offset."""

@@ -66,8 +66,9 @@ class Prepared:
 class Gatherer:
     """Makes ``RunBatch`` messages for one model version."""
 
-    def __init__(self, spec: ModelSpec, mapping: Mapping) -> None:
+    def __init__(self, spec: ModelSpec, mapping: Mapping, *, takes_pieces: bool) -> None:
         self.sizes = OutputSizes(spec)
+        self._takes_pieces = takes_pieces
         self._mapping = mapping
         self._batched = spec.max_batch_size > 0
         self._itemsizes = [tensor.datatype.itemsize or 1 for tensor in spec.inputs]
@@ -86,8 +87,8 @@ class Gatherer:
         requests = batch.requests
         plan = requests[0].plan
         prepared = self._prepared(plan)
-        if prepared.direct and len(requests) == 1:
-            return frame(self._message(batch, self._single(requests[0], blocks), self._room(batch, blocks)))
+        if prepared.direct and (self._takes_pieces or len(requests) == 1):
+            return frame(self._left_in_place(batch, blocks))
         columns = self._columns(requests)
         sizes = [sum(map(len, column)) for column in columns]
         start = blocks.input_room(sum(map(align, sizes)) or 1).offset
@@ -140,26 +141,36 @@ class Gatherer:
                 view[offset:end] = data
                 offset = end
 
-    def _single(self, request: InferRequest, blocks: InstanceBlocks) -> list[Place]:
-        """One request with large tensors: those that arrived in shared memory, aligned, are left where they are."""
-        plan = request.plan
+    def _left_in_place(self, batch: Batch, blocks: InstanceBlocks) -> RunBatch:
+        """Large tensors that arrived in shared memory, aligned, stay where they are; the others are copied there."""
+        pieces = [self._find(request) for request in batch.requests]
+        missing = [(piece, slot) for piece in pieces for slot in range(len(piece)) if piece[slot][1] < 0]
+        if missing:
+            offset = blocks.input_room(sum(align(piece[slot][2]) for piece, slot in missing) or 1).offset
+        for request, piece in zip(batch.requests, pieces, strict=True):
+            for slot, (index, found, nbytes, shape) in enumerate(piece):
+                if found < 0:
+                    self._write([_data(request, slot)], offset, nbytes)
+                    piece[slot] = (index, offset, nbytes, shape)
+                    offset += align(nbytes)
+        room = self._room(batch, blocks)
+        if len(pieces) == 1:
+            return self._message(batch, pieces[0], room)
+        message = self._message(batch, [], room)
+        message.pieces = pieces
+        return message
+
+    def _find(self, request: InferRequest) -> list[Place]:
+        """Where a request's tensors lie; the offset is -1 for those that cannot be read where they are."""
+        plan, places = request.plan, []
         direct = self._prepared(plan).direct
-        data = [_data(request, slot) for slot in range(len(plan.inputs))]
-        offsets = [self._mapping.offset_of(data[slot]) if slot in direct else -1 for slot in range(len(data))]
-        copied = [
-            slot
-            for slot, planned in enumerate(plan.inputs)
-            if offsets[slot] < 0 or offsets[slot] % self._itemsizes[planned.index]
-        ]
-        if copied:
-            offset = blocks.input_room(sum(align(len(data[slot])) for slot in copied) or 1).offset
-            for slot in copied:
-                self._write([data[slot]], offset, len(data[slot]))
-                offsets[slot] = offset
-                offset += align(len(data[slot]))
-        return [
-            (planned.index, offsets[slot], len(data[slot]), planned.shape) for slot, planned in enumerate(plan.inputs)
-        ]
+        for slot, planned in enumerate(plan.inputs):
+            data = _data(request, slot)
+            offset = self._mapping.offset_of(data) if slot in direct else -1
+            if offset % self._itemsizes[planned.index]:
+                offset = -1
+            places.append((planned.index, offset, len(data), planned.shape))
+        return places
 
     def _prepared(self, plan: RequestPlan) -> Prepared:
         prepared = plan.prepared

@@ -87,6 +87,8 @@ class InstanceLoop:
         room = self._room
         room.reset(message.room_offset, message.room_nbytes)
         batch = ModelBatch(self._place_inputs(message.inputs), message.rows, self._infos(message), self._batched)
+        if message.pieces is not None:
+            batch.pieces = [self._place_inputs(places) for places in message.pieces]
         input_ns = self._input_ns = time.monotonic_ns()
         result = self._instance.execute(batch, room)
         infer_ns = time.monotonic_ns()

@@ -116,10 +116,11 @@ class RunBatch(msgspec.Struct, array_like=True, tag=9):
 
     Attributes:
         rows: rows of each request.
-        inputs: the gathered inputs.
+        inputs: the gathered inputs; empty when there are ``pieces``.
         room_offset: where outputs may be written.
         room_nbytes: how many bytes they may take.
         infos: one per request, or None when none has anything to tell.
+        pieces: the inputs of each request by itself, when they are not gathered.
     """
 
     rows: list[int]
@@ -127,6 +128,7 @@ class RunBatch(msgspec.Struct, array_like=True, tag=9):
     room_offset: int
     room_nbytes: int
     infos: list[Info] | None
+    pieces: list[list[Place]] | None = None
 
 
 class Outcome(msgspec.Struct, array_like=True, omit_defaults=True):

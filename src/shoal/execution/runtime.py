@@ -78,7 +78,7 @@ class ModelRuntime:
         self._now_ns = settings.clock.now_ns
         self._timeout_s = settings.execution_timeout_s
         self._loop = asyncio.get_running_loop()
-        self._gatherer = Gatherer(spec, order.arena.mapping)
+        self._gatherer = Gatherer(spec, order.arena.mapping, takes_pieces=order.takes_pieces)
         self._scatterer = Scatterer(spec)
         self._ordering: ResponseOrder | None = (
             ResponseOrder() if spec.batching is not None and spec.batching.preserve_ordering else None
@@ -243,7 +243,7 @@ class ModelRuntime:
             answers = [_told(error)] * len(batch.requests)
         self._gatherer.sizes.learn(done, batch.rows)
         for offset in done.kept or ():
-            instance.blocks.keep(offset, batch.requests[0].payload)
+            instance.blocks.keep(offset, batch.requests)
         for offset in done.released or ():
             instance.blocks.unkeep(offset)
         instance.blocks.end_batch()

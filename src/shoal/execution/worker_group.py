@@ -34,12 +34,14 @@ class WorkerOrder:
         arena: the model's shared memory.
         modules: what the fork server is to import first.
         load: the message that loads the model, its configuration completed.
+        takes_pieces: whether large inputs may stay ungathered.
     """
 
     client: ForkClient
     arena: Arena
     modules: list[str]
     load: LoadModel
+    takes_pieces: bool
 
 
 @dataclass(slots=True)

@@ -109,7 +109,7 @@ async def _start(
     _raise_if(check_tensors(config, document.source, model_dir))
     spec = compile_spec(config, source.version, model_dir, settings.gpu_count)
     load.config, load.complete = config.SerializeToString(), False
-    order = WorkerOrder(settings.client, arena, modules, load)
+    order = WorkerOrder(settings.client, arena, modules, load, traits.takes_pieces)
     runtime = ModelRuntime(spec, make_scheduler(spec), settings.recorder(spec), order, settings.runtime)
     await runtime.start(share_worker=not traits.process_per_instance, loaded=worker)
     return runtime, config

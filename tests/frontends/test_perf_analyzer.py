@@ -1,0 +1,43 @@
+"""Triton's own load generator runs against the server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.execution.models import write_model
+from tests.serving import ShoalProcess
+
+TIMEOUT_S = 60
+CACHE = Path.home() / ".cache" / "shoal-peers"
+PROGRAM = Path(os.environ.get("SHOAL_PERF_ANALYZER", CACHE / "bin" / "perf_analyzer.bin"))
+LIBRARIES = CACHE.glob("venv/lib/python3*/site-packages/nvidia/cuda_runtime/lib")
+MEASURE = "-m double --concurrency-range 4 -p 1000 -s 50 -r 3 --shape IN:4 --sync".split()  # noqa: SIM905
+
+pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="perf_analyzer is not installed")
+
+
+@pytest.fixture(scope="module")
+def shoal(tmp_path_factory):
+    repository = tmp_path_factory.mktemp("models")
+    write_model(repository, "double")
+    with ShoalProcess(repository) as process:
+        yield process
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_it_measures_a_throughput(shoal, protocol):
+    done = subprocess.run(
+        [PROGRAM, "-i", protocol, "-u", getattr(shoal, protocol), *MEASURE],
+        env={**os.environ, "LD_LIBRARY_PATH": ":".join([*map(str, LIBRARIES), os.environ.get("LD_LIBRARY_PATH", "")])},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Throughput:" in done.stdout
+    print(protocol, [line.strip() for line in done.stdout.splitlines() if "Throughput" in line])  # noqa: T201
