@@ -16,6 +16,8 @@ from triton_peer import installed
 from wire_answers import WRITERS, Answer, ask, ask_triton, recorded_answers
 from wire_http_cases import BROKEN
 
+from shoal import __version__
+from shoal.server import EXTENSIONS
 from tests.serving import ShoalProcess
 
 RECORDED = recorded_answers()
@@ -36,11 +38,7 @@ def error(reason: str, status: int, text: str) -> Difference:
     return Difference(reason, ours)
 
 
-SELF = {
-    "name": "shoal",
-    "version": "0.1.0",
-    "extensions": ["classification", "model_configuration", "binary_tensor_data", "parameters", "statistics"],
-}
+SELF = {"name": "shoal", "version": __version__, "extensions": EXTENSIONS}
 WHO = "each server says who it is"
 TWICE = "rule 15: Triton refuses this since a later release"
 TYPE = "a type that is not the configured one is refused, with both in the message; Triton sends it as it is"
@@ -189,12 +187,16 @@ def answers(tmp_path_factory):
 def expected_http(name: str) -> Answer:
     """Triton's answer, or ours where it is meant to differ.
 
-    An error's body is JSON and is always called so; Triton calls it text/plain on some of its ways.
+    An error's body is JSON and is always called so; Triton calls it text/plain on some of its ways. A wrong verb is
+    told the right one (RFC 9110 section 15.5.6).
     """
     recorded = RECORDED["http"][name]
     is_error = "error" in (recorded.get("json") or {}) or HTTP[name].method == "HEAD"
     if recorded["status"] >= 400 and is_error:
-        recorded = recorded | {"headers": recorded["headers"] | {"content-type": "application/json"}}
+        more = {"content-type": "application/json"}
+        if recorded["status"] == 405:
+            more["allow"] = "POST" if HTTP[name].path.endswith("/infer") else "GET"
+        recorded = recorded | {"headers": recorded["headers"] | more}
     return overridden(recorded, HTTP_DIFFERENCES.get(name))
 
 

@@ -10,6 +10,7 @@ from tests.serving import ShoalProcess
 PENDING = "nv_inference_pending_request_count"
 FAILURES = "nv_inference_request_failure"
 OPEN_CONNECTIONS = "shoal_open_connections"
+ROWS = "shoal_inference_batch_rows"
 
 
 class MetricsPage:
@@ -17,7 +18,8 @@ class MetricsPage:
 
     Attributes:
         kinds: the type of each family.
-        samples: for each sample its name, its labels and its value.
+        samples: for each sample its name, its labels and its value; the parser ends the name of every counter with
+            ``_total``, whether or not the page does, and here none does.
     """
 
     def __init__(self, shoal: ShoalProcess) -> None:
@@ -25,7 +27,9 @@ class MetricsPage:
         assert reply.status == 200, reply.body
         families = list(text_string_to_metric_families(reply.body.decode()))
         self.kinds = {family.name: family.type for family in families}
-        self.samples = [(one.name, one.labels, one.value) for family in families for one in family.samples]
+        self.samples = [
+            (one.name.removesuffix("_total"), one.labels, one.value) for family in families for one in family.samples
+        ]
 
     def value(self, name: str, **labels: str) -> float:
         """The value of the one sample with this name and, among others, these labels."""
@@ -55,6 +59,3 @@ def closed_batches(shoal: ShoalProcess, model: str) -> dict[str, tuple[int, int]
         if labels.get("model") == model and name in (ROWS + "_count", ROWS + "_sum"):
             found.setdefault(labels["reason"], {})[name] = int(value)
     return {reason: (each[ROWS + "_count"], each[ROWS + "_sum"]) for reason, each in found.items()}
-
-
-ROWS = "shoal_inference_batch_rows"

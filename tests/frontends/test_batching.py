@@ -8,7 +8,19 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
-from tests.clients import SERVICE, TIMEOUT_S, channel_to, get, grpc_input, grpc_request, grpc_row, infer, row, unary
+from tests.clients import (
+    SERVICE,
+    TIMEOUT_S,
+    channel_to,
+    get,
+    grpc_input,
+    grpc_ready,
+    grpc_request,
+    grpc_row,
+    infer,
+    row,
+    unary,
+)
 from tests.execution.models import HEAD
 from tests.frontends.metrics_page import closed_batches, pending
 from tests.gated import Gate, wait_until
@@ -50,7 +62,7 @@ def served(tmp_path_factory):
     for name in ("ordered", "unordered"):
         (repository / name / "1" / "model.py").write_text(HEAD + ONLY_ZERO_WAITS)
     with ShoalProcess(repository) as shoal, channel_to(shoal.grpc) as channel:
-        assert unary(channel, "ServerLive")(service_pb2.ServerLiveRequest(), timeout=TIMEOUT_S).live
+        assert grpc_ready(channel)
         yield shoal, gates, channel
 
 
@@ -177,7 +189,7 @@ def test_with_preserve_ordering_an_answer_waits_for_those_of_earlier_batches(ser
     if model == "unordered":
         assert second.result().raw_output_contents == [struct.pack("<f", 2)]
     else:
-        unary(channel, "ServerLive")(service_pb2.ServerLiveRequest(), timeout=TIMEOUT_S)
+        assert grpc_ready(channel)
         assert not second.done()
     assert not first.done()
     gate.open()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import struct
-import subprocess
 
 import pytest
 
@@ -101,7 +100,7 @@ def test_http_1_0_closes_unless_asked_to_stay(url):
     closed = curl(url + INFER, "--http1.0", body=JSON)[1]
     kept = curl(url + INFER, "--http1.0", "--header", "Connection: keep-alive", body=JSON)[1]
     assert data_of(closed) == data_of(kept) == [2, 4, 6]
-    assert closed.headers.get("connection", "close") == "close"
+    assert closed.headers["connection"] == "close"
     assert kept.headers["connection"] == "keep-alive"
 
 
@@ -121,6 +120,7 @@ def test_http_1_0_closes_unless_asked_to_stay(url):
 def test_verbs_that_a_path_does_not_take(url, version, verb, path):
     _, reply = curl(url + path, version, "--request", verb)
     assert (reply.status, reply.json) == (405, {"error": "Method Not Allowed"})
+    assert reply.headers["allow"] == ("POST" if path == INFER else "GET")
 
 
 HEADS = pytest.mark.parametrize(
@@ -151,8 +151,7 @@ def test_paths_that_do_not_exist(url, path):
 
 def test_a_model_that_does_not_exist(url):
     _, reply = curl(url + "/v2/models/duble/infer", body=JSON)
-    assert reply.status in {400, 404}
-    assert "duble" in reply.error
+    assert (reply.status, reply.error) == (404, "Request for unknown model: 'duble' is not found")
 
 
 # --- --http-max-input-size ------------------------------------------------------------------------------------------
@@ -213,11 +212,3 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_sent(limited):
         limited + INFER, "--header", "Expect: 100-continue", "--expect100-timeout", "15", body=padded(9_999)
     )
     assert lines == ["HTTP/1.1 400 Bad Request"]
-
-
-def test_a_client_that_resets_leaves_the_server_well(limited):
-    """curl gives up in the middle of its upload; the next request is served."""
-    with pytest.raises(subprocess.CalledProcessError) as raised:
-        curl(limited + INFER, "--max-time", "0.3", "--limit-rate", "100", body=JSON * 10)
-    assert raised.value.returncode == 28
-    assert data_of(curl(limited + INFER, body=JSON)[1]) == [2, 4, 6]

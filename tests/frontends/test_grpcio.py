@@ -8,13 +8,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.clients import SERVICE, TIMEOUT_S, channel_to, grpc_row, infer, row, unary
+from tests.clients import SERVICE, TIMEOUT_S, channel_to, grpc_ready, grpc_row, infer, row, unary
 from tests.execution.models import write_model
 from tests.frontends.conftest import PARAMETERS
 from tests.frontends.metrics_page import cancelled, pending
 from tests.gated import Gate, wait_until
 from tests.serving import ShoalProcess
 
+DEADLINE_S = 1
 PATTERN = "^(X-Shoal-.*|priority|timeout|sequence_id|triton_.*)$"
 
 
@@ -26,6 +27,7 @@ def served(tmp_path_factory):
     gate = Gate(repository, max_batch_size=1)
     patterns = [f"--{protocol}-header-forward-pattern={PATTERN}" for protocol in ("http", "grpc")]
     with ShoalProcess(repository, *patterns) as shoal, channel_to(shoal.grpc) as channel:
+        assert grpc_ready(channel)
         yield shoal, gate, channel
 
 
@@ -48,12 +50,11 @@ def over_grpc(channel):
         request = grpc_row("parameters", 1)
         for name, value in parameters.items():
             request.parameters[name].string_param = value
-        try:
-            response = method(request, timeout=TIMEOUT_S, metadata=list(headers.items()))
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-            return error.details()
-        return json.loads(response.parameters["seen"].string_param)
+        call = method.future(request, timeout=TIMEOUT_S, metadata=list(headers.items()))
+        if call.code() is not grpc.StatusCode.OK:
+            assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+            return call.details()
+        return json.loads(call.result().parameters["seen"].string_param)
 
     return send
 
@@ -95,9 +96,9 @@ def test_an_unknown_method_is_unimplemented(channel, method, kind):
 def test_a_request_past_its_deadline_is_taken_out_of_the_queue(served, shoal, channel):
     gate = served[1]
     ask = unary(channel, "ModelInfer")
-    running = ask.future(grpc_row("gated", 1), timeout=0.5)
+    running = ask.future(grpc_row("gated", 1), timeout=DEADLINE_S)
     gate.wait_for_batches(1)
-    queued = ask.future(grpc_row("gated", 2), timeout=0.5)
+    queued = ask.future(grpc_row("gated", 2), timeout=DEADLINE_S)
     assert {running.code(), queued.code()} == {grpc.StatusCode.DEADLINE_EXCEEDED}
     wait_until(lambda: pending(shoal, "gated") == 0, "the queued one is taken out")
     assert cancelled(shoal, "gated") == 1

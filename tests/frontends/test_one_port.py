@@ -93,7 +93,8 @@ def test_the_page_counts_every_protocol(one):
 
 
 def test_what_the_page_does_not_take(one):
-    assert ask(one.metrics, "POST", "/metrics", b"").status == 405
+    reply = ask(one.metrics, "POST", "/metrics", b"")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET")
     assert get(one.metrics, "/metric").status == 404
 
 

@@ -14,7 +14,7 @@ from tests.serving import ShoalProcess
 TIMEOUT_S = 60
 CACHE = Path.home() / ".cache" / "shoal-peers"
 PROGRAM = Path(os.environ.get("SHOAL_PERF_ANALYZER", CACHE / "bin" / "perf_analyzer.bin"))
-LIBRARIES = CACHE.glob("venv/lib/python3*/site-packages/nvidia/cuda_runtime/lib")
+LIBRARIES = [str(path) for path in CACHE.glob("venv/lib/python3*/site-packages/nvidia/cuda_runtime/lib")]
 MEASURE = "-m double --concurrency-range 4 -p 1000 -s 50 -r 3 --shape IN:4 --sync".split()  # noqa: SIM905
 
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="perf_analyzer is not installed")
@@ -32,7 +32,7 @@ def shoal(tmp_path_factory):
 def test_it_measures_a_throughput(shoal, protocol):
     done = subprocess.run(
         [PROGRAM, "-i", protocol, "-u", getattr(shoal, protocol), *MEASURE],
-        env={**os.environ, "LD_LIBRARY_PATH": ":".join([*map(str, LIBRARIES), os.environ.get("LD_LIBRARY_PATH", "")])},
+        env={**os.environ, "LD_LIBRARY_PATH": ":".join(LIBRARIES)},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

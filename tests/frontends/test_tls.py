@@ -139,11 +139,12 @@ def test_curl_does_not_trust_the_authority_by_itself(secure):
 
 
 @needs_curl
-def test_without_tls_nothing_is_served(secure):
+def test_without_tls_nothing_is_served(secure, files):
     """A plain request to a port with TLS fails, and the port serves on."""
     with pytest.raises(subprocess.CalledProcessError):
         curl(f"http://{secure.http}/v2/health/live")
     assert refused_grpc(secure.grpc, grpc.local_channel_credentials()) is grpc.StatusCode.UNAVAILABLE
+    assert curl(f"https://{secure.http}/v2/health/live", "--cacert", files.root)[1].status == 200
 
 
 @pytest.mark.parametrize("server", ["secure", "shared"])

@@ -110,8 +110,9 @@ class HttpFrontend:
                     self._respond(exchange, 404, JSON_HEADERS, [_json({"error": "Not Found"})])
                     return
             route.serve(exchange, route)
-        except WrongVerbError:
-            self._respond(exchange, 405, JSON_HEADERS, [_json({"error": "Method Not Allowed"})])
+        except WrongVerbError as error:
+            headers = JSON_HEADERS + b"Allow: %s\r\n" % error.allowed.encode()  # a must of RFC 9110 section 15.5.6
+            self._respond(exchange, 405, headers, [_json({"error": "Method Not Allowed"})])
         except ShoalError as error:
             self._respond_error(exchange, error)
 

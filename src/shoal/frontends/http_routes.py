@@ -38,7 +38,15 @@ class Target:
 
 
 class WrongVerbError(Exception):
-    """The path exists, but not for this verb."""
+    """The path exists, but not for this verb.
+
+    Attributes:
+        allowed: the verb that it takes.
+    """
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(allowed)
+        self.allowed = allowed
 
 
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(infer|config|ready|stats))?")
@@ -67,7 +75,7 @@ def find_target(method: str, path: str) -> Target | None:
     operation = _SERVER_OPERATIONS.get(path)
     target = _model_target(path) if operation is None else Target(operation)
     if target is not None and method != target.operation.verb:
-        raise WrongVerbError
+        raise WrongVerbError(target.operation.verb)
     return target
 
 

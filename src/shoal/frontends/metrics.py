@@ -40,7 +40,7 @@ class MetricsFrontend:
             else:
                 exchange.respond(404, ERROR_HEADERS, [b'{"error":"Not Found"}'])
         elif exchange.head.method != "GET":
-            exchange.respond(405, ERROR_HEADERS, [b'{"error":"Method Not Allowed"}'])
+            exchange.respond(405, ERROR_HEADERS + b"Allow: GET\r\n", [b'{"error":"Method Not Allowed"}'])
         else:
             self._respond(exchange)
 

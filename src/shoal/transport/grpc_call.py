@@ -198,6 +198,7 @@ class GrpcStream(Stream):
             self.finish(grpc_codec.OK, "")
             return
         self.answered = True
+        self._reader = None
         if self._deadline is not None:
             self._deadline.discard(self)
         outbox.window -= nbytes
@@ -215,6 +216,7 @@ class GrpcStream(Stream):
         """One response message."""
         if self.answered or self.overflows():
             return
+        self.connection.answered()
         compressed = bool(self.compression_level and self.head.accepts)
         if not self._head_sent:
             self._head_sent = True
@@ -248,8 +250,9 @@ class GrpcStream(Stream):
     # --- inside
 
     def _answer(self) -> None:
-        """Nothing may be sent by the handler from here on."""
+        """Nothing may be sent by the handler from here on; what had arrived of a message is free at once."""
         self.answered = True
+        self._reader = None  # it refers to us: left to the collector, a large message's buffer would outlive the call
         if self._deadline is not None:
             self._deadline.discard(self)
 

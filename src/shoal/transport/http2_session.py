@@ -187,6 +187,10 @@ class Session:
         """Whether the client passed over this stream number."""
         return any(low < stream_id < high for low, high in self._skipped)
 
+    def answered(self) -> None:
+        """A message of a stream that goes on is sent: while such come, a gRPC client pings to measure the bandwidth."""
+        self.guard.nuisance = 0
+
     def finished(self, stream: Stream) -> None:
         """The stream's last byte is on its way; a client that still sends is told to stop (RFC 9113 section 8.1)."""
         self.guard.nuisance = 0

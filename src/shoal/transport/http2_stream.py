@@ -44,6 +44,9 @@ class StreamOwner(Protocol):
     def deadlines(self) -> Deadlines:
         """The time limits of this connection's calls."""
 
+    def answered(self) -> None:
+        """A message of a stream that goes on is sent."""
+
     def finished(self, stream: Stream) -> None:
         """The stream's last byte is on its way."""
 
