@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from shoal.config.spec import ModelSpec, TensorSpec
 
 PEERS = Path(os.environ.get("PEERS", Path.home() / ".cache/shoal-peers"))
 START_SECONDS = 90
+START_ATTEMPTS = 3
 
 MODEL_CODE = """
 import json
@@ -126,19 +130,66 @@ def serving(repository: Path, specs: Iterable[ModelSpec]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def running(repository: Path, port: int, *options: str, path: str = "/v2/health/ready") -> Iterator[str]:
-    """A running Triton with this repository and these further options, once ``path`` answers."""
-    process = start(repository, port, *options)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_until_ready(address + path, process)
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
+    """A running Triton with this repository and these further options, once ``path`` answers.
+
+    Only one test process at a time has any: two that start together have been seen to take each other's ports.
+    """
+    address = f"http://127.0.0.1:{port}"
+    with PEER_LOCK:
+        process = start_until_ready(repository, port, options, address + path)
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield address
+        finally:
+            stop(process)
+
+
+class PeerLock:
+    """A lock between processes, which one process may take several times."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._depth = 0
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        if self._depth == 0:
+            self._file = self._path.open("w")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            assert self._file is not None
+            self._file.close()
+
+
+PEER_LOCK = PeerLock(Path(tempfile.gettempdir()) / "shoal-triton-peer.lock")
+
+
+def start_until_ready(repository: Path, port: int, options: Iterable[str], url: str) -> subprocess.Popen[bytes]:
+    """Start the server; once more when it ended at once, for a port may be taken for a moment by another test."""
+    for attempt in range(START_ATTEMPTS):
+        process = start(repository, port, *options)
+        try:
+            wait_until_ready(url, process)
+        except AssertionError:
+            stop(process)
+            if attempt == START_ATTEMPTS - 1:
+                raise
+        else:
+            return process
+    raise AssertionError("no attempt was made")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server, by force if it must be."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def start(repository: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
