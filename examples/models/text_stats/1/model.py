@@ -1,6 +1,7 @@
 """Counts what is in a text: a Triton Python model as it would run in Triton, unchanged."""
 
 import numpy as np
+
 import triton_python_backend_utils as pb_utils
 
 WORDS_PER_SECOND = 4.0
