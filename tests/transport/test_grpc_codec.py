@@ -76,13 +76,13 @@ def test_compression_is_undone_by_its_opposite(parts: list[bytes], encoding: str
 @pytest.mark.parametrize(
     ("data", "encoding", "limit", "code"),
     [
-        (gzip.compress(b"x" * 101), "gzip", 100, grpc_codec.RESOURCE_EXHAUSTED),
+        (gzip.compress(b"x" * 101, mtime=0), "gzip", 100, grpc_codec.RESOURCE_EXHAUSTED),
         (zlib.compress(bytes(10_000_000)), "deflate", 1000, grpc_codec.RESOURCE_EXHAUSTED),
-        (gzip.compress(b"x")[:-1], "gzip", 100, grpc_codec.INTERNAL),
-        (gzip.compress(b"x") + b"y", "gzip", 100, grpc_codec.INTERNAL),
+        (gzip.compress(b"x", mtime=0)[:-1], "gzip", 100, grpc_codec.INTERNAL),
+        (gzip.compress(b"x", mtime=0) + b"y", "gzip", 100, grpc_codec.INTERNAL),
         (b"not compressed", "gzip", 100, grpc_codec.INTERNAL),
         (b"", "deflate", 100, grpc_codec.INTERNAL),
-        (gzip.compress(b"x"), "identity", 100, grpc_codec.INTERNAL),
+        (gzip.compress(b"x", mtime=0), "identity", 100, grpc_codec.INTERNAL),
     ],
 )
 def test_compressed_messages_that_are_refused(data: bytes, encoding: str, limit: int, code: int) -> None:
