@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from shoal.config.spec import ModelSpec, TensorSpec
 PEERS = Path(os.environ.get("PEERS", Path.home() / ".cache/shoal-peers"))
 START_SECONDS = 90
 START_ATTEMPTS = 3
+UNASSIGNED_PORTS = range(20_000, 32_000)
 
 MODEL_CODE = """
 import json
@@ -113,10 +115,12 @@ def batching_text(spec: ModelSpec) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that no system gives to those who ask for any: it stays free for us."""
+    for port in random.sample(UNASSIGNED_PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 @contextlib.contextmanager
