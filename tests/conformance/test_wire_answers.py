@@ -221,4 +221,7 @@ def test_differences_are_differences():
 @pytest.mark.triton
 @pytest.mark.skipif(not installed(), reason="the real Triton is not installed")
 def test_recorded_answers_are_the_real_ones(tmp_path):
-    assert ask_triton(tmp_path) == RECORDED
+    now = ask_triton(tmp_path)
+    for protocol, recorded in RECORDED.items():
+        assert now[protocol].keys() == recorded.keys()
+        assert {name: now[protocol][name] for name, answer in recorded.items() if now[protocol][name] != answer} == {}
