@@ -125,6 +125,21 @@ def _no_labels(name: str) -> tuple[str, ...]:
     return ()
 
 
+@dataclass(frozen=True, slots=True)
+class SequencePart:
+    """A request's place in a sequence.
+
+    Attributes:
+        correlation_id: the sequence's id, as the client gave it.
+        start: whether it is the first request of the sequence.
+        end: whether it is the last.
+    """
+
+    correlation_id: int | str
+    start: bool = False
+    end: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class RequestPlan:
     """What is the same for every request with this head, after it was checked against its model.
@@ -143,6 +158,8 @@ class RequestPlan:
         batched: whether the first dimension of the model's tensors is the batch.
         labels: the class labels of an output, by its name.
         prepared: for execution: what it worked out of this plan.
+        sequence: the sequence that it belongs to, None for a model without sequences.
+        deadline_us: how long after its arrival it must be answered, whatever its stage; 0 for no deadline.
     """
 
     head: InferHead
@@ -158,6 +175,8 @@ class RequestPlan:
     batched: bool = True
     labels: Callable[[str], tuple[str, ...]] = _no_labels
     prepared: object = None
+    sequence: SequencePart | None = None
+    deadline_us: int = 0
 
 
 class RequestState(Enum):
@@ -170,13 +189,41 @@ class RequestState(Enum):
 
 
 class Responder(Protocol):
-    """Who asked: gets exactly one of the two calls, exactly once, for every submitted request."""
+    """Who asked: is told of the end of every submitted request exactly once.
+
+    The end is ``completed``, ``failed`` or, from a decoupled model, ``responded`` with ``final``.
+    """
 
     def completed(self, request: InferRequest, response: InferResponse) -> None:
         """The answer."""
 
     def failed(self, request: InferRequest, error: ShoalError) -> None:
         """The error in place of an answer."""
+
+    def responded(self, request: InferRequest, answer: InferResponse | ShoalError | None, *, final: bool) -> None:
+        """One of the answers of a decoupled model.
+
+        Args:
+            request: what it answers.
+            answer: a response, an error in place of one, or None with ``final``: nothing more came.
+            final: whether it is the last call for this request.
+        """
+
+
+class Nobody:
+    """A responder that nobody listens to: for rows that only fill a batch."""
+
+    def completed(self, request: InferRequest, response: InferResponse) -> None:
+        """Forget the answer."""
+
+    def failed(self, request: InferRequest, error: ShoalError) -> None:
+        """Forget the error."""
+
+    def responded(self, request: InferRequest, answer: InferResponse | ShoalError | None, *, final: bool) -> None:
+        """Forget one of the answers."""
+
+
+NOBODY = Nobody()
 
 
 class InferRequest:

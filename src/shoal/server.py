@@ -178,12 +178,12 @@ class Server:
             ShoalError: there is no such model, or the request does not fit it.
         """
         served = self.catalog.find(head.model_name, head.model_version)
-        return _complete_plan(plan_request(head, served.spec, served.runtime), served.spec)
+        return _complete_plan(plan_request(head, served.spec, served.sink), served.spec)
 
     def plan_raw(self, head: InferHead, body: Buffer) -> tuple[RequestPlan, Sequence[Buffer]]:
         """The same for a raw binary request, whose body is its one tensor; also gives the payload."""
         served = self.catalog.find(head.model_name, head.model_version)
-        plan = _complete_plan(plan_raw_request(head, len(body), served.spec, served.runtime), served.spec)
+        plan = _complete_plan(plan_raw_request(head, len(body), served.spec, served.sink), served.spec)
         return plan, raw_payload(plan, body)
 
     def receive_buffer(self, model: str, version: int, nbytes: int, aligned: int) -> memoryview | None:
@@ -196,8 +196,12 @@ class Server:
             aligned: where in the request the first tensor begins; that byte is put on an aligned address.
         """
         try:
-            arena = self.catalog.find(model, version).runtime.arena
-            if nbytes > arena.mapping.nbytes // LARGEST_SHARE or arena.used_nbytes > arena.mapping.nbytes // MOST_SHARE:
+            arena = self.catalog.find(model, version).runtime.receive_arena
+            if (
+                arena is None
+                or nbytes > arena.mapping.nbytes // LARGEST_SHARE
+                or arena.used_nbytes > arena.mapping.nbytes // MOST_SHARE
+            ):
                 return None
             block = arena.allocate(nbytes + ALIGNMENT)
         except ShoalError:

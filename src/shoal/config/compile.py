@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from shoal.config.compile_sequence import CompiledSequence, compile_sequence
 from shoal.config.complete import complete_instance_groups
 from shoal.config.spec import (
     BatchingSpec,
+    BatchInputSpec,
+    BatchOutputSpec,
+    EnsembleSpec,
     InstanceKind,
     InstanceSpec,
     ModelSpec,
     QueuePolicySpec,
+    ResourceSpec,
+    StepSpec,
     TensorSpec,
     TimeoutAction,
 )
 from shoal.datatypes import BY_NUMBER
 from shoal.errors import ConfigError
+from shoal.requests import LATEST
 
 _KINDS = {1: InstanceKind.GPU, 2: InstanceKind.CPU, 3: InstanceKind.MODEL}
 
@@ -31,8 +38,12 @@ def compile_spec(config: Any, version: int, model_dir: Path, gpu_count: int) -> 
         gpu_count: GPUs of this machine, for instance groups that leave the choice to the server.
 
     Raises:
-        ConfigError: a label file cannot be read.
+        ConfigError: a label file, or the file of an initial state, cannot be read.
     """
+    sequence: CompiledSequence | _NoSequence = (
+        compile_sequence(config, model_dir) if config.HasField("sequence_batching") else _NO_SEQUENCE
+    )
+    batch_inputs, derived = _batch_inputs(config, len(sequence.made_inputs))
     return ModelSpec(
         name=config.name,
         version=version,
@@ -46,6 +57,56 @@ def compile_spec(config: Any, version: int, model_dir: Path, gpu_count: int) -> 
         parameters={name: config.parameters[name].string_value for name in config.parameters},
         filename=config.default_model_filename,
         metric_tags=dict(config.metric_tags),
+        sequence=sequence.spec,
+        ensemble=_ensemble(config.ensemble_scheduling) if config.HasField("ensemble_scheduling") else None,
+        decoupled=config.model_transaction_policy.decoupled,
+        cached=config.response_cache.enable,
+        made_inputs=sequence.made_inputs + derived,
+        made_outputs=sequence.made_outputs,
+        batch_inputs=batch_inputs,
+        batch_outputs=_batch_outputs(config),
+    )
+
+
+class _NoSequence(NamedTuple):
+    """What a model without sequences has in place of ``CompiledSequence``."""
+
+    spec: None = None
+    made_inputs: tuple[TensorSpec, ...] = ()
+    made_outputs: tuple[TensorSpec, ...] = ()
+
+
+_NO_SEQUENCE = _NoSequence()
+
+
+def _ensemble(scheduling: Any) -> EnsembleSpec:
+    steps = [
+        StepSpec(step.model_name, step.model_version or LATEST, dict(step.input_map), dict(step.output_map))
+        for step in scheduling.step
+    ]
+    return EnsembleSpec(tuple(steps), scheduling.max_inflight_requests)
+
+
+def _batch_inputs(config: Any, first: int) -> tuple[tuple[BatchInputSpec, ...], tuple[TensorSpec, ...]]:
+    """The derived inputs, and the tensors that carry them, which are numbered from ``first``."""
+    sources = [tensor.name for tensor in config.input]
+    specs: list[BatchInputSpec] = []
+    tensors: list[TensorSpec] = []
+    for entry in config.batch_input:
+        datatype = BY_NUMBER[entry.data_type]
+        numbers = range(first + len(tensors), first + len(tensors) + len(entry.target_name))
+        tensors += [TensorSpec(name, datatype, (-1,)) for name in entry.target_name]
+        source = sources.index(entry.source_input[0])
+        specs.append(BatchInputSpec(entry.Kind.Name(entry.kind), tuple(numbers), datatype, source))
+    return tuple(specs), tuple(tensors)
+
+
+def _batch_outputs(config: Any) -> tuple[BatchOutputSpec, ...]:
+    sources = [tensor.name for tensor in config.input]
+    outputs = [tensor.name for tensor in config.output]
+    return tuple(
+        BatchOutputSpec(tuple(map(outputs.index, entry.target_name)), sources.index(entry.source_input[0]))
+        for entry in config.batch_output
     )
 
 
@@ -85,7 +146,14 @@ def _instances(config: Any, gpu_count: int) -> tuple[InstanceSpec, ...]:
     resolved.CopyFrom(config)
     complete_instance_groups(resolved, gpu_count)
     return tuple(
-        InstanceSpec(f"{group.name}_{number}", _KINDS[group.kind], device)
+        InstanceSpec(
+            f"{group.name}_{number}",
+            _KINDS[group.kind],
+            device,
+            resources=tuple(ResourceSpec(r.name, r.count, getattr(r, "global")) for r in group.rate_limiter.resources),
+            priority=group.rate_limiter.priority or 1,
+            passive=group.passive,
+        )
         for group in resolved.instance_group
         for number in range(group.count)
         for device in (group.gpus if group.kind == group.KIND_GPU else (0,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shoal.config.spec import ModelSpec
 from shoal.datatypes import element_count
@@ -11,13 +11,17 @@ from shoal.execution.blocks import LARGE_NBYTES, InstanceBlocks
 from shoal.execution.messages import BatchDone, Info, Place, RunBatch, encodable, frame
 from shoal.protocols.parameters import SCHEDULING
 from shoal.requests import Buffer, InferRequest, RequestPlan
-from shoal.scheduling.contract import Batch
+from shoal.scheduling.contract import Batch, MadeInput
 
 LEAST_ROOM_NBYTES = 4096
 LARGEST_GUESS_NBYTES = 1 << 26
 FADING_BITS = 6
 """Each batch takes one part in 64 off what was learned, unless it needs as much itself."""
 KEPT_FRAMES = 64
+
+
+MakeInputs = Callable[[Batch], list[MadeInput]]
+"""Makes inputs for a batch that no client sent."""
 
 
 class OutputSizes:
@@ -64,10 +68,20 @@ class Prepared:
 
 
 class Gatherer:
-    """Makes ``RunBatch`` messages for one model version."""
+    """Makes ``RunBatch`` messages for one model version.
 
-    def __init__(self, spec: ModelSpec, mapping: Mapping, *, takes_pieces: bool) -> None:
+    Args:
+        spec: the model.
+        mapping: the shared memory.
+        takes_pieces: whether large inputs may stay ungathered.
+        makers: make the inputs that no client sends.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, mapping: Mapping, *, takes_pieces: bool, makers: Sequence[MakeInputs] = ()
+    ) -> None:
         self.sizes = OutputSizes(spec)
+        self._makers = makers
         self._takes_pieces = takes_pieces
         self._mapping = mapping
         self._batched = spec.max_batch_size > 0
@@ -86,6 +100,8 @@ class Gatherer:
         """
         requests = batch.requests
         plan = requests[0].plan
+        if self._makers:
+            return frame(self._with_made(batch, blocks))
         prepared = self._prepared(plan)
         if prepared.direct and (self._takes_pieces or len(requests) == 1):
             return frame(self._left_in_place(batch, blocks))
@@ -106,6 +122,23 @@ class Gatherer:
                 prepared.frames.clear()
             known = prepared.frames[key] = frame(self._message(batch, self._places(batch, start, sizes), room))
         return known
+
+    def _with_made(self, batch: Batch, blocks: InstanceBlocks) -> RunBatch:
+        """The message of a batch whose model gets inputs that the server makes."""
+        made = [tensor for make in self._makers for tensor in make(batch)]
+        columns = [*self._columns(batch.requests), *([tensor.data] for tensor in made)]
+        sizes = [sum(map(len, column)) for column in columns]
+        start = offset = blocks.input_room(sum(map(align, sizes)) or 1).offset
+        for column, nbytes in zip(columns, sizes, strict=True):
+            self._write(column, offset, nbytes)
+            offset += align(nbytes)
+        first = len(columns) - len(made)
+        places = self._places(batch, start, sizes[:first])
+        offset = start + sum(map(align, sizes[:first]))
+        for tensor, nbytes in zip(made, sizes[first:], strict=True):
+            places.append((tensor.input, offset, nbytes, tensor.shape))
+            offset += align(nbytes)
+        return self._message(batch, places, self._room(batch, blocks))
 
     def _room(self, batch: Batch, blocks: InstanceBlocks) -> Block:
         return blocks.output_room(self.sizes.estimate_nbytes(batch.rows))

@@ -32,7 +32,8 @@ class InstanceChannel:
     The channel is two pipes and not a socket: a message each way costs 6 microseconds instead of 10.
 
     Attributes:
-        spec: which instance it is.
+        number: which of the model's instances it is.
+        spec: its settings.
         blocks: its shared memory.
         up: whether it takes batches; False once its worker is known to be gone.
         batch: the batch that runs, None when idle.
@@ -42,11 +43,13 @@ class InstanceChannel:
 
     def __init__(
         self,
+        number: int,
         spec: InstanceSpec,
         arena: Arena,
         on_done: Callable[[InstanceChannel, BatchDone], None],
         on_closed: Callable[[InstanceChannel], None],
     ) -> None:
+        self.number = number
         self.spec = spec
         self.blocks = InstanceBlocks(arena)
         self.up = True

@@ -50,11 +50,11 @@ class InstanceLoop:
         self._room = Room(mapping, self._grow)
         self._kept = KeptInputs()
         self._batched = spec.max_batch_size > 0
-        self._inputs = [(tensor.name, tensor.datatype, NUMPY_TYPES[tensor.datatype]) for tensor in spec.inputs]
+        self._inputs = [(tensor.name, tensor.datatype, NUMPY_TYPES[tensor.datatype]) for tensor in spec.all_inputs]
         self._outputs = {
-            tensor.name: (index, NUMPY_TYPES[tensor.datatype]) for index, tensor in enumerate(spec.outputs)
+            tensor.name: (index, NUMPY_TYPES[tensor.datatype]) for index, tensor in enumerate(spec.all_outputs)
         }
-        self._default_info = RequestInfo(outputs=tuple(self._outputs))
+        self._default_info = RequestInfo(outputs=tuple(tensor.name for tensor in spec.all_outputs))
         self._input_ns = 0
 
     def run(self) -> None:

@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from shoal.clock import Clock
 from shoal.config.spec import BatchingSpec, InstanceSpec, ModelSpec
-from shoal.errors import CancelledError, InternalError, QueueTimeoutError, ShoalError, UnavailableError, WorkerError
+from shoal.errors import CancelledError, InternalError, ShoalError, UnavailableError, WorkerError
+from shoal.execution.arena import Arena
 from shoal.execution.gather import Gatherer
 from shoal.execution.instance import InstanceChannel
 from shoal.execution.messages import MAX_INSTANCES, BatchDone
@@ -28,9 +29,9 @@ from shoal.execution.recorder import BatchTimes, Recorder
 from shoal.execution.scatter import Answer, Scatterer
 from shoal.execution.worker_group import GroupEvents, WorkerGroup, WorkerOrder
 from shoal.execution.worker_process import WorkerProcess
-from shoal.requests import InferRequest, InferResponse, RequestState
+from shoal.requests import NOBODY, InferRequest, InferResponse, RequestState
 from shoal.scheduling.admission import check_payload
-from shoal.scheduling.contract import Batch, Scheduler
+from shoal.scheduling.contract import Batch, QueueStatistics, Scheduler
 from shoal.scheduling.ordering import ResponseOrder
 
 HUNG_CHECKS = 4
@@ -38,7 +39,6 @@ HUNG_CHECKS = 4
 
 BUSY_CHECK_NS = 10_000_000
 """How often queue timeouts are looked at while no instance is free."""
-TIMEOUT_TEXT = "Request timeout expired"
 
 log = logging.getLogger("shoal.model")
 
@@ -57,7 +57,7 @@ class RuntimeSettings:
 
 
 class ModelRuntime:
-    """Serves one model version (a ``requests.Sink``). All methods are called on the event loop's thread.
+    """Serves one model version (an ``execution.contract.Runtime``). All methods are called on the event loop's thread.
 
     Attributes:
         spec: the model.
@@ -72,7 +72,7 @@ class ModelRuntime:
         self.spec = spec
         self.scheduler = scheduler
         self.arena = order.arena
-        self.groups: list[WorkerGroup] = []
+        self.groups: Sequence[WorkerGroup] = []
         self._order = order
         self._recorder = recorder
         self._now_ns = settings.clock.now_ns
@@ -142,6 +142,15 @@ class ModelRuntime:
         """Requests that wait or run."""
         return self.scheduler.statistics().requests + self._running
 
+    @property
+    def receive_arena(self) -> Arena:
+        """The shared memory in which a large request is best received."""
+        return self.arena
+
+    def queue_statistics(self) -> QueueStatistics:
+        """What waits."""
+        return self.scheduler.statistics()
+
     def close(self, reason: str) -> None:
         """Take no more requests: they are answered with UNAVAILABLE and this reason. Those taken are answered yet."""
         self._closed = reason
@@ -198,9 +207,12 @@ class ModelRuntime:
         idle, scheduler = self._idle, self.scheduler
         now_ns = self._now_ns()
         for request in scheduler.expired(now_ns):
-            self._fail(request, QueueTimeoutError(TIMEOUT_TEXT), now_ns)
+            self._fail(request, scheduler.refusal(request), now_ns)
+        if scheduler.per_instance:
+            self._dispatch_each(now_ns)
+            return
         while idle:
-            batch = scheduler.take(now_ns)
+            batch = scheduler.take(now_ns, idle[0].number)
             if batch is None:
                 self._wake_at(scheduler.wake_ns(now_ns))
                 return
@@ -208,11 +220,23 @@ class ModelRuntime:
         if self._expires:  # nobody is free: queue timeouts are looked at all the same
             self._wake_at(now_ns + BUSY_CHECK_NS if scheduler.statistics().requests else None)
 
+    def _dispatch_each(self, now_ns: int) -> None:
+        """The same where an instance may have nothing to do while another has."""
+        scheduler = self.scheduler
+        for instance in list(self._idle):
+            batch = scheduler.take(now_ns, instance.number)
+            if batch is not None:
+                self._idle.remove(instance)
+                self._run(instance, batch, now_ns)
+        self._wake_at(scheduler.wake_ns(now_ns))
+
     def _run(self, instance: InstanceChannel, batch: Batch, now_ns: int) -> None:
         try:
             message = self._gatherer.message(batch, instance.blocks)
         except Exception as error:  # whatever it is, it must cost neither the instance nor the requests their answer
             self._idle.append(instance)
+            if self.scheduler.follows:
+                self.scheduler.done(batch, now_ns)
             for request in batch.requests:
                 self._fail(request, _told(error), now_ns)
             return
@@ -247,6 +271,8 @@ class ModelRuntime:
         for offset in done.released or ():
             instance.blocks.unkeep(offset)
         instance.blocks.end_batch()
+        if self.scheduler.follows:
+            self.scheduler.done(batch, self._now_ns())
         if instance.up:
             self._idle.append(instance)
             self._dispatch()
@@ -270,7 +296,8 @@ class ModelRuntime:
         answered = []
         for request, answer in zip(batch.requests, answers, strict=True):
             if type(answer) is InferResponse:
-                answered.append(request)
+                if request.responder is not NOBODY:
+                    answered.append(request)
                 request.state = RequestState.DONE
                 try:
                     request.responder.completed(request, answer)
@@ -299,8 +326,9 @@ class ModelRuntime:
 
     def _instance_idle(self, instance: InstanceChannel) -> None:
         self._down = ""
-        self._idle.append(instance)
-        self._dispatch()
+        if not instance.spec.passive:
+            self._idle.append(instance)
+            self._dispatch()
 
     def _instances_down(self, instances: list[InstanceChannel]) -> None:
         for instance in instances:
@@ -315,6 +343,8 @@ class ModelRuntime:
     def _fail_batch(self, instance: InstanceChannel, error: ShoalError) -> None:
         batch, instance.batch = instance.batch, None
         if batch is not None:
+            if self.scheduler.follows:
+                self.scheduler.done(batch, self._now_ns())
             self._release(batch, lambda: self._fail_running(batch, error))
 
     def _fail_running(self, batch: Batch, error: ShoalError) -> None:

@@ -118,8 +118,8 @@ class WorkerGroup:
             if loaded is None:
                 await worker.start(self._order.client, self._order.modules, self._order.arena)
                 await worker.load(self._order.load)
-            for spec in self._instances.values():
-                channels.append(self._channel(spec))  # noqa: PERF401 - those made before a failure must be closed
+            for number in self._instances:
+                channels.append(self._channel(number))  # noqa: PERF401 - those made before a failure must be closed
             worker.instances = ", ".join(spec.name for spec in self._instances.values())
             message = StartInstances(self._order.load.config, list(self._instances))
             await worker.start_instances(message, [end for channel in channels for end in channel.worker_ends])
@@ -137,8 +137,10 @@ class WorkerGroup:
         for channel in channels:
             self._events.idle(channel)
 
-    def _channel(self, spec: InstanceSpec) -> InstanceChannel:
-        return InstanceChannel(spec, self._order.arena, self._events.done, self._channel_closed)
+    def _channel(self, number: int) -> InstanceChannel:
+        return InstanceChannel(
+            number, self._instances[number], self._order.arena, self._events.done, self._channel_closed
+        )
 
     def kill(self, reason: str) -> None:
         """Kill the worker, for this reason; it is replaced."""

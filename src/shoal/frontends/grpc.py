@@ -190,6 +190,10 @@ class GrpcFrontend:
         if self.access_log:
             log_grpc(call, error.status.grpc, 0, request.arrival_ns, request.plan.head)
 
+    def responded(self, request: InferRequest, answer: InferResponse | ShoalError | None, *, final: bool) -> None:
+        """Unused: a request to a decoupled model is refused before it is submitted."""
+        raise NotImplementedError
+
     # --- everything else --------------------------------------------------------------------------------------------
 
     def _server_live(self, message: Buffer) -> Sequence[Buffer]:

@@ -98,6 +98,10 @@ class InferStream:
         self._settle(turn, [grpc_infer.encode_stream_failure(error.message, request.plan.head)], error)
         self._log(request, error.status.grpc)
 
+    def responded(self, request: InferRequest, answer: InferResponse | ShoalError | None, *, final: bool) -> None:
+        """Take one of the answers of a decoupled model."""
+        raise NotImplementedError
+
     def _settle(self, turn: _Turn, answer: Sequence[Buffer], error: ShoalError | None = None) -> None:
         turn.answer, turn.error = answer, error
         self._send_ready()

@@ -225,6 +225,10 @@ class HttpFrontend:
         exchange.context = None
         self._respond_error(exchange, error, request)
 
+    def responded(self, request: InferRequest, answer: InferResponse | ShoalError | None, *, final: bool) -> None:
+        """Unused: a request to a decoupled model is refused before it is submitted."""
+        raise NotImplementedError
+
     def _octet(self, json_nbytes: int) -> bytes:
         """The header lines of a response with binary data, whose JSON part is so long."""
         headers = self._octet_headers.get(json_nbytes)

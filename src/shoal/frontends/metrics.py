@@ -86,7 +86,7 @@ class ServerSource:
             yield ModelSample(
                 spec=served.spec,
                 statistics=self._server.model_statistics(served.spec),
-                queue=runtime.scheduler.statistics(),
+                queue=runtime.queue_statistics(),
                 load_seconds=served.load_s,
                 instances=sum(len(group.channels) for group in runtime.groups if group.up),
                 worker_restarts=sum(group.restarts for group in runtime.groups),

@@ -9,8 +9,8 @@ from enum import Enum
 from shoal.config.model_config_pb2 import ModelConfig
 from shoal.config.spec import ModelSpec
 from shoal.errors import NotFoundError, UnavailableError
-from shoal.execution.runtime import ModelRuntime
-from shoal.requests import LATEST
+from shoal.execution.contract import Runtime
+from shoal.requests import LATEST, Sink
 
 
 class ModelState(Enum):
@@ -30,12 +30,14 @@ class ServedModel:
         spec: its frozen configuration.
         config: its completed configuration, for the config endpoint.
         runtime: what runs its requests.
+        sink: what takes its requests: the runtime, or what stands before it, such as the response cache.
         load_s: how long loading took.
     """
 
     spec: ModelSpec
     config: ModelConfig
-    runtime: ModelRuntime
+    runtime: Runtime
+    sink: Sink
     load_s: float
 
 

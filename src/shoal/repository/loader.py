@@ -92,7 +92,7 @@ async def load_version(source: VersionSource, settings: LoaderSettings) -> Serve
         worker.abandon()
         arena.close()
         raise
-    return ServedModel(runtime.spec, config, runtime, loop.time() - started_s)
+    return ServedModel(runtime.spec, config, runtime, runtime, loop.time() - started_s)
 
 
 async def _start(

@@ -4,15 +4,25 @@ A scheduler does no I/O, reads no clock and starts nothing: it is told the time,
 decision. Execution calls ``take`` when an instance is free; when it gives nothing, ``wake_ns`` says when to call
 ``expired`` and ``take`` again. A scheduler marks a request queued and running; who answers one marks it done, also one
 that ``cancel``, ``expired`` or ``drain`` took out of the queue.
+
+::
+
+    enqueue -> (take -> done)      a request that ran; done is told of its batch, before anybody is answered
+            -> cancel | expired | drain      a request that did not
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from shoal.requests import InferRequest
+from shoal.errors import QueueTimeoutError, ShoalError
+from shoal.requests import Buffer, InferRequest, Shape
+
+TIMEOUT_TEXT = "Request timeout expired"
+"""The message of a queue timeout (Triton ``dynamic_batch_scheduler.cc:69-71``)."""
 
 
 class CloseReason(Enum):
@@ -27,6 +37,36 @@ class CloseReason(Enum):
     __hash__ = object.__hash__  # counted per batch; Enum's own hash is a slow Python function
 
 
+class MadeInput(NamedTuple):
+    """An input of a batch that the server made itself.
+
+    Attributes:
+        input: which of the model's inputs (an index into ``ModelSpec.all_inputs``).
+        data: its wire bytes, of all rows.
+        shape: its shape, the batch dimension included.
+    """
+
+    input: int
+    data: Buffer
+    shape: Shape
+
+
+class SequenceTurn(NamedTuple):
+    """What a sequence model is told of one request of a batch.
+
+    Attributes:
+        correlation_id: the sequence's id; 0 or "" for an empty slot.
+        start: whether the sequence begins.
+        end: whether it ends.
+        ready: whether there is a request; False for a slot that only fills the batch.
+    """
+
+    correlation_id: int | str
+    start: bool
+    end: bool
+    ready: bool = True
+
+
 @dataclass(slots=True)
 class Batch:
     """Requests that run together.
@@ -35,11 +75,13 @@ class Batch:
         requests: in queue order.
         rows: their rows added up.
         reason: why the batch was closed.
+        turns: for a sequence model, what it is told of each request, in their order.
     """
 
     requests: list[InferRequest]
     rows: int
     reason: CloseReason
+    turns: Sequence[SequenceTurn] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +94,15 @@ class QueueStatistics:
 
 
 class Scheduler(Protocol):
-    """Keeps a model's queue."""
+    """Keeps a model's queue.
+
+    Attributes:
+        follows: whether it is to be told of the end of every batch.
+        per_instance: whether ``take`` may have nothing for one free instance and something for another.
+    """
+
+    follows: bool
+    per_instance: bool
 
     def enqueue(self, request: InferRequest, now_ns: int) -> None:
         """Take the request into the queue and mark it queued.
@@ -64,17 +114,34 @@ class Scheduler(Protocol):
     def cancel(self, request: InferRequest) -> bool:
         """Take a queued request out; False when it is not in the queue (running or done)."""
 
-    def take(self, now_ns: int) -> Batch | None:
-        """The next batch for a free instance, marked running; None when nothing is to run now."""
+    def take(self, now_ns: int, instance: int = 0) -> Batch | None:
+        """The next batch for a free instance, marked running; None when nothing is to run now.
+
+        Args:
+            now_ns: the time.
+            instance: which of the model's instances is free.
+        """
+
+    def done(self, batch: Batch, now_ns: int) -> None:
+        """A batch is done, or failed; told if ``follows`` is set, before its requests are answered."""
 
     def wake_ns(self, now_ns: int) -> int | None:
         """When to call ``expired`` and ``take`` again although nothing arrived; None when only an arrival matters."""
 
     def expired(self, now_ns: int) -> list[InferRequest]:
-        """Take out the requests whose queue timeout has passed and that are to be rejected."""
+        """Take out the requests that are not to run any more, such as those whose queue timeout has passed."""
+
+    def refusal(self, request: InferRequest) -> ShoalError:
+        """Why a request that ``expired`` gave was taken out."""
 
     def drain(self) -> list[InferRequest]:
         """Take everything out, for a shutdown or an unload."""
 
     def statistics(self) -> QueueStatistics:
         """The state of the queue."""
+
+
+def queue_timeout(request: InferRequest) -> QueueTimeoutError:
+    """The refusal of a request that waited too long (rule 39)."""
+    del request
+    return QueueTimeoutError(TIMEOUT_TEXT)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shoal.config.spec import BatchingSpec
+from shoal.errors import ShoalError
 from shoal.requests import InferRequest
-from shoal.scheduling.contract import Batch, CloseReason, QueueStatistics
+from shoal.scheduling.contract import Batch, CloseReason, QueueStatistics, queue_timeout
 from shoal.scheduling.queue import WaitingRequests
 
 SameContents = Callable[[InferRequest, InferRequest], bool]
@@ -43,6 +44,9 @@ class DynamicScheduler:
         "_wait_rows",
         "_wait_until_ns",
     )
+
+    follows = False
+    per_instance = False
 
     def __init__(
         self,
@@ -79,7 +83,7 @@ class DynamicScheduler:
         self._wait_rows = _NOT_WAITING
         return self._queue.remove(request)
 
-    def take(self, now_ns: int) -> Batch | None:
+    def take(self, now_ns: int, instance: int = 0) -> Batch | None:  # noqa: ARG002 - all instances are alike
         """The next batch for a free instance, marked running; None when nothing is to run now."""
         queue = self._queue
         if queue.rows < self._wait_rows and now_ns < self._wait_until_ns:
@@ -126,6 +130,9 @@ class DynamicScheduler:
             stopped = CloseReason.DELAY if overdue else CloseReason.IDLE
         return self._close(count, rows, stopped)
 
+    def done(self, batch: Batch, now_ns: int) -> None:
+        """Nothing: what runs makes no difference to what waits."""
+
     def wake_ns(self, now_ns: int) -> int | None:
         """When the delay of the oldest request or the next queue timeout passes; None when nothing waits."""
         if self._expired:
@@ -139,6 +146,10 @@ class DynamicScheduler:
         """Take out the requests whose queue timeout has passed and that are to be rejected."""
         gone, self._expired = self._expired + self._queue.expire(now_ns), []
         return gone
+
+    def refusal(self, request: InferRequest) -> ShoalError:
+        """Its queue timeout passed."""
+        return queue_timeout(request)
 
     def drain(self) -> list[InferRequest]:
         """Take everything out, for a shutdown or an unload."""

@@ -41,11 +41,13 @@ class PendingAnswer:
 
     Attributes:
         request: the request, once it was planned.
+        answers: the responses and errors of a decoupled model, in their order.
     """
 
     def __init__(self) -> None:
         self.request: InferRequest | None = None
-        self._future: Future[InferResponse] = Future()
+        self.answers: list[InferResponse | ShoalError] = []
+        self._future: Future[InferResponse | None] = Future()
 
     def completed(self, request: InferRequest, response: InferResponse) -> None:
         """Keep the answer."""
@@ -56,6 +58,14 @@ class PendingAnswer:
         """Keep the error."""
         del request
         self._future.set_exception(error)
+
+    def responded(self, request: InferRequest, answer: InferResponse | ShoalError | None, *, final: bool) -> None:
+        """Keep one of the answers of a decoupled model."""
+        del request
+        if answer is not None:
+            self.answers.append(answer)
+        if final:
+            self._future.set_result(None)
 
     @property
     def done(self) -> bool:
@@ -70,6 +80,8 @@ class PendingAnswer:
             TimeoutError: it was not answered in time.
         """
         response = self._future.result(timeout_s)
+        if response is None:
+            raise ValueError("a decoupled model was asked: wait for the end, and read answers")
         return {
             tensor.name: array_of(tensor.datatype, tensor.shape, data)
             for tensor, data in zip(response.layout.outputs, response.data, strict=True)
