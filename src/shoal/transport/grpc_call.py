@@ -103,6 +103,18 @@ class GrpcStream(Stream):
         if ended:
             self._half_close()
 
+    def run(self, data: bytes | memoryview, position: int, nbytes: int, run_nbytes: int) -> bool:
+        """A run of frames in the middle of a large message is copied into its buffer without further ado."""
+        reader = self._reader
+        if reader is None or self.answered:
+            return False
+        copied_nbytes = reader.copy_run(data, position, nbytes, run_nbytes)
+        if not copied_nbytes:
+            return False
+        self.count(copied_nbytes)
+        self.wrong_length(ended=False)
+        return True
+
     def ended(self) -> None:
         """The client's trailers end its side; gRPC gives them no meaning."""
         self.remote_closed = True

@@ -9,6 +9,7 @@ from struct import Struct
 from typing import Protocol
 
 from shoal.transport.handler import LARGE_BODY_NBYTES
+from shoal.transport.http2_frames import HEAD_NBYTES
 
 PREFIX = Struct(">BI")
 PREFIX_NBYTES = 5
@@ -69,6 +70,29 @@ class MessageReader:
             view = view[taken:]
             if not self.advance(taken):
                 return
+
+    def copy_run(self, data: bytes | memoryview, position: int, nbytes: int, run_nbytes: int) -> int:
+        """Copy the contents of a run of frames that ends before the message does.
+
+        Args:
+            data: what was received.
+            position: where the head of the first frame is.
+            nbytes: the length of each frame's content.
+            run_nbytes: the length of all frames, heads included.
+
+        Returns:
+            How much was copied: all of it, or 0 when these frames are not the middle of a large message.
+        """
+        target, filled = self._target, self._filled
+        stride = nbytes + HEAD_NBYTES
+        copied_nbytes = run_nbytes // stride * nbytes
+        if target is None or filled + copied_nbytes >= len(target):
+            return 0
+        for start in range(position + HEAD_NBYTES, position + run_nbytes, stride):
+            target[filled : filled + nbytes] = data[start : start + nbytes]
+            filled += nbytes
+        self._filled = filled
+        return copied_nbytes
 
     def region(self, limit_nbytes: int) -> memoryview | None:
         """Where the next bytes may be received in place; None where they are few or not of one message."""

@@ -42,6 +42,8 @@ _COPIED_NBYTES = 32 * 1024
 _CONTROL_NBYTES = 16 * 1024
 _STREAMED_NBYTES = 16 * 1024
 """DATA frames at least this long are used up as they arrive; shorter ones wait until they are whole."""
+_RUN_NBYTES = 4 * 1024
+"""DATA frames at least this long are looked at together with those of the same head that follow them."""
 _CLIENT_BITS = 0x80000001
 _WAIT = -1
 
@@ -179,7 +181,15 @@ class Http2Connection(HeaderFrames, asyncio.BufferedProtocol):
                 if kind == DATA:
                     stream = streams.get(stream_id)
                     if stream is not None and start < stop and not flags & PADDED and not stream.remote_closed:
-                        self.unacked_nbytes += stop - start
+                        nbytes = stop - start
+                        if nbytes >= _RUN_NBYTES and end - stop > HEAD_NBYTES + nbytes and not flags:
+                            run_nbytes = _run_nbytes(data, position, nbytes + HEAD_NBYTES, end)
+                            if stream.run(data, position, nbytes, run_nbytes):
+                                frames = run_nbytes // (nbytes + HEAD_NBYTES)
+                                self.unacked_nbytes += frames * nbytes
+                                position += run_nbytes
+                                continue
+                        self.unacked_nbytes += nbytes
                         stream.data(data, start, stop, bool(flags & END_STREAM))
                         position = stop
                         continue
@@ -295,3 +305,12 @@ class Http2Connection(HeaderFrames, asyncio.BufferedProtocol):
             self._body_padding -= skipped
             stop += skipped
         return stop
+
+
+def _run_nbytes(data: bytes | memoryview, position: int, stride: int, end: int) -> int:
+    """How many bytes from ``position`` on are whole frames of one length and with the same nine bytes at their head."""
+    head = data[position : position + HEAD_NBYTES]
+    stop = position + stride
+    while stop + stride <= end and data[stop : stop + HEAD_NBYTES] == head:
+        stop += stride
+    return stop - position

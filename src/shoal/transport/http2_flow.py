@@ -253,10 +253,19 @@ class Outbox:
         if allowance < 0:  # the client shrank the stream's window since the stream was woken
             return 0
         self._large = self._large or sender.queued_nbytes >= LARGE_BODY_NBYTES
-        for start in range(0, allowance, self.frame_nbytes):
-            nbytes = min(self.frame_nbytes, allowance - start)
-            self.pieces.append(FRAME.pack(nbytes << 8 | DATA, 0, sender.stream_id))
-            _move(queue, self.pieces, nbytes)
+        left, full = allowance, self.frame_nbytes
+        if left > full:
+            head = FRAME.pack(full << 8 | DATA, 0, sender.stream_id)
+            while left >= full:
+                moved = _move_frames(queue, self.pieces, head, full, left)
+                if not moved:  # the next buffer ends within the frame
+                    self.pieces.append(head)
+                    _move(queue, self.pieces, full)
+                    moved = full
+                left -= moved
+        if left:
+            self.pieces.append(FRAME.pack(left << 8 | DATA, 0, sender.stream_id))
+            _move(queue, self.pieces, left)
         self.window -= allowance
         sender.send_window -= allowance
         sender.queued_nbytes -= allowance
@@ -287,3 +296,16 @@ def _move(queue: deque[Buffer], pieces: list[Buffer], nbytes: int) -> None:
             pieces.append(part[:nbytes])
             queue[0] = part[nbytes:]
             nbytes = 0
+
+
+def _move_frames(queue: deque[Buffer], pieces: list[Buffer], head: bytes, frame_nbytes: int, most_nbytes: int) -> int:
+    """Move as many whole frames as the first buffer of a queue has, each behind its head; returns their length."""
+    part = queue[0]
+    nbytes = min(len(part), most_nbytes) // frame_nbytes * frame_nbytes
+    for start in range(0, nbytes, frame_nbytes):
+        pieces += (head, part[start : start + frame_nbytes])
+    if nbytes == len(part):
+        queue.popleft()
+    elif nbytes:
+        queue[0] = part[nbytes:]
+    return nbytes

@@ -105,6 +105,17 @@ class Stream(Sender):
         """A part of the request's body has arrived, in ``data[start:stop]``; the last one when ``ended``."""
         raise NotImplementedError
 
+    def run(self, data: bytes | memoryview, position: int, nbytes: int, run_nbytes: int) -> bool:  # noqa: ARG002
+        """Take a run of DATA frames at once; False to get them one by one.
+
+        Args:
+            data: what was received.
+            position: where the head of the first frame is.
+            nbytes: the length of each frame's content.
+            run_nbytes: the length of all frames, heads included.
+        """
+        return False
+
     def ended(self) -> None:
         """The client's trailers have arrived."""
         raise NotImplementedError
