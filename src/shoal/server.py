@@ -25,13 +25,16 @@ from shoal.errors import InternalError, InvalidArgumentError, ShoalError, Unavai
 from shoal.execution.arena import ALIGNMENT
 from shoal.execution.fork_client import ForkClient
 from shoal.execution.gpus import count_gpus
+from shoal.execution.rate_grants import RateGate
 from shoal.execution.runtime import RuntimeSettings
+from shoal.observe.explanation import explain
 from shoal.observe.statistics import ModelStatistics
 from shoal.repository.catalog import Catalog, ModelState, ServedModel
 from shoal.repository.lifecycle import ModelLifecycle
 from shoal.repository.loader import LoaderSettings
 from shoal.requests import LATEST, Buffer, InferHead, RequestPlan
 from shoal.scheduling.admission import plan_raw_request, plan_request, raw_payload
+from shoal.scheduling.rate_limiter import RateLimiter, ResourceLimit
 
 EXTENSIONS = [
     "classification",
@@ -65,6 +68,7 @@ class ServerSettings:
         load_retries: how often a failed load is tried again.
         execution_timeout_s: longest time a batch may run; 0 for no limit.
         backend_settings: ``--backend-config`` settings by backend; those of "" hold for every backend.
+        rate_limits: the rate limiter's resources; None to have no rate limiter.
     """
 
     repositories: Sequence[Path]
@@ -76,6 +80,7 @@ class ServerSettings:
     load_retries: int = 0
     execution_timeout_s: float = 0.0
     backend_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    rate_limits: Sequence[ResourceLimit] | None = None
 
 
 class Server:
@@ -97,6 +102,7 @@ class Server:
         self.catalog = Catalog()
         self.client = client or ForkClient()
         self.failures: dict[str, str] = {}
+        self._clock = clock or MonotonicClock()
         self._statistics: dict[tuple[str, int], ModelStatistics] = {}
         self._listeners: list[Callable[[], None]] = []
         self._live = False
@@ -104,7 +110,7 @@ class Server:
         self._stopping = False
         loader = LoaderSettings(
             client=self.client,
-            runtime=RuntimeSettings(clock or MonotonicClock(), settings.execution_timeout_s),
+            runtime=RuntimeSettings(self._clock, settings.execution_timeout_s, _rate_gate(settings)),
             recorder=self._make_statistics,
             gpu_count=count_gpus(),
             auto_complete=settings.auto_complete,
@@ -285,6 +291,21 @@ class Server:
                 raise InvalidArgumentError(f"requested model version is not available for model '{name}'")
         return {"model_stats": [self._statistics[entry.name, entry.version].to_dict() for entry in entries]}
 
+    def batching(self, name: str, version: int) -> dict[str, Any]:
+        """The part of a model version's explanation that only counts, for its statistics."""
+        explanation = self.explanation(name, version)
+        return {part: explanation[part] for part in ("reasons", "priorities", "instances", "padding")}
+
+    def explanation(self, name: str, version: int = LATEST) -> dict[str, Any]:
+        """Why a model's batches are what they are: see ``observe.explanation.explain``.
+
+        Raises:
+            ShoalError: there is no such model, or none of it is ready.
+        """
+        served = self.catalog.find(name, version)
+        spec, log = served.spec, self._statistics[name, served.spec.version].log
+        return explain(spec, log, served.runtime.queue_statistics(), self._clock.now_ns(), served.runtime.beliefs())
+
     def model_statistics(self, spec: ModelSpec) -> ModelStatistics:
         """The counters of a loaded model version."""
         return self._statistics[spec.name, spec.version]
@@ -310,6 +331,11 @@ def _complete_plan(plan: RequestPlan, spec: ModelSpec) -> RequestPlan:
         labels = {tensor.name: tensor.labels for tensor in spec.outputs}
         plan.labels = labels.__getitem__
     return plan
+
+
+def _rate_gate(settings: ServerSettings) -> RateGate | None:
+    """The rate limiter, where there is to be one."""
+    return None if settings.rate_limits is None else RateGate(RateLimiter(settings.rate_limits))
 
 
 def _raise_failures(failures: Mapping[str, str]) -> None:

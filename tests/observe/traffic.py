@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from shoal.config.spec import ModelSpec
+from shoal.config.spec import InstanceKind, InstanceSpec, ModelSpec
 from shoal.errors import FailureReason
 from shoal.execution.recorder import BatchTimes
 from shoal.observe.source import ModelSample, ProcessSample
@@ -95,7 +95,8 @@ def play(statistics, events):
 
 
 def make_spec(name="m", version=1, tags=None):
-    return ModelSpec(name, version, "python", "", 8, (), (), (), metric_tags=tags or {})
+    instances = (InstanceSpec(f"{name}_0_0", InstanceKind.CPU, 0),)
+    return ModelSpec(name, version, "python", "", 8, (), (), instances, metric_tags=tags or {})
 
 
 def make_sample(statistics=None, tags=None, name="m", version=1):

@@ -26,6 +26,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "serve": Entry("shoal.cli.serve", "serve", "Serve the models of a model repository."),
+    "explain": Entry("shoal.cli.explain", "explain", "Show how a running server batches a model's requests, and why."),
     "check": Entry("shoal.cli.check", "check", "Check a model repository without serving it."),
 }
 """Every subcommand."""

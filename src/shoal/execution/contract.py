@@ -38,6 +38,9 @@ class Runtime(Sink, Protocol):
     def queue_statistics(self) -> QueueStatistics:
         """What waits."""
 
+    def beliefs(self) -> object | None:
+        """What the scheduler has measured and decided, as a dataclass, where it decides by measurement."""
+
     def close(self, reason: str) -> None:
         """Take no more requests: they are answered with UNAVAILABLE and this reason. Those taken are answered yet."""
 

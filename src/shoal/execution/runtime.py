@@ -25,14 +25,16 @@ from shoal.execution.arena import Arena
 from shoal.execution.gather import Gatherer
 from shoal.execution.instance import InstanceChannel
 from shoal.execution.messages import MAX_INSTANCES, BatchDone
+from shoal.execution.rate_grants import RateGate, RateGrants
 from shoal.execution.recorder import BatchTimes, Recorder
 from shoal.execution.scatter import Answer, Scatterer
 from shoal.execution.worker_group import GroupEvents, WorkerGroup, WorkerOrder
 from shoal.execution.worker_process import WorkerProcess
-from shoal.requests import NOBODY, InferRequest, InferResponse, RequestState
+from shoal.requests import NOBODY, InferRequest, InferResponse, InnerRequest, RequestState
 from shoal.scheduling.admission import check_payload
-from shoal.scheduling.contract import Batch, QueueStatistics, Scheduler
-from shoal.scheduling.ordering import ResponseOrder
+from shoal.scheduling.contract import Batch, DecidesByMeasurement, QueueStatistics, Scheduler
+from shoal.scheduling.ordering import ResponseOrder, keeps_order
+from shoal.scheduling.sequence import SequenceScheduler
 
 HUNG_CHECKS = 4
 """How often within the execution timeout running batches are looked at."""
@@ -50,10 +52,12 @@ class RuntimeSettings:
     Attributes:
         clock: the clock.
         execution_timeout_s: a batch that runs longer costs its worker its life; 0 for no limit.
+        rate_gate: the rate limiter's gate; None while it is off.
     """
 
     clock: Clock
     execution_timeout_s: float = 0.0
+    rate_gate: RateGate | None = None
 
 
 class ModelRuntime:
@@ -77,12 +81,13 @@ class ModelRuntime:
         self._recorder = recorder
         self._now_ns = settings.clock.now_ns
         self._timeout_s = settings.execution_timeout_s
+        self._rate_gate = settings.rate_gate
+        self._grants: RateGrants | None = None
         self._loop = asyncio.get_running_loop()
         self._gatherer = Gatherer(spec, order.arena.mapping, takes_pieces=order.takes_pieces)
         self._scatterer = Scatterer(spec)
-        self._ordering: ResponseOrder | None = (
-            ResponseOrder() if spec.batching is not None and spec.batching.preserve_ordering else None
-        )
+        self._ordering = ResponseOrder() if keeps_order(spec) else None
+        self._sequences = scheduler if isinstance(scheduler, SequenceScheduler) else None
         self._idle: deque[InstanceChannel] = deque()
         self._running = 0
         self._dispatch_asked = False
@@ -104,6 +109,8 @@ class ModelRuntime:
         Raises:
             ShoalError: one could not start; the others are stopped again.
         """
+        if self._rate_gate is not None:
+            self._grants = self._rate_gate.join(self.spec.instances, self._begin)
         instances = dict(enumerate(self.spec.instances))
         most = MAX_INSTANCES if share_worker else 1
         numbers = list(instances)
@@ -151,6 +158,10 @@ class ModelRuntime:
         """What waits."""
         return self.scheduler.statistics()
 
+    def beliefs(self) -> object | None:
+        """What the scheduler has measured and decided, where it decides by measurement."""
+        return self.scheduler.beliefs() if isinstance(self.scheduler, DecidesByMeasurement) else None
+
     def close(self, reason: str) -> None:
         """Take no more requests: they are answered with UNAVAILABLE and this reason. Those taken are answered yet."""
         self._closed = reason
@@ -164,11 +175,16 @@ class ModelRuntime:
     async def stop(self, timeout_s: float) -> None:
         """End the workers; requests that still wait are answered with UNAVAILABLE."""
         self.close(self._closed or f"model '{self.spec.name}' is stopping")
+        self._down = self._closed
         self._fail_queued(UnavailableError(self._closed))
         await asyncio.gather(*(group.stop(timeout_s) for group in self.groups))
+        self._fail_queued(UnavailableError(self._closed))
         for group in self.groups:
             for channel in group.channels:
                 self._fail_batch(channel, UnavailableError(self._closed))
+        if self._grants is not None:
+            self._grants.leave()
+            self._grants = None
         self.arena.close()
 
     # --- requests in ------------------------------------------------------------------------------------------------
@@ -177,7 +193,7 @@ class ModelRuntime:
         """Queue the request; it is answered through its responder, also when it cannot be queued."""
         now_ns = self._now_ns()
         try:
-            if self._closed or self._down:
+            if (self._closed or self._down) and (self._down or not isinstance(request, InnerRequest)):
                 raise UnavailableError(self._closed or self._down)
             if request.plan.bytes_inputs:
                 check_payload(request)
@@ -185,12 +201,16 @@ class ModelRuntime:
         except ShoalError as error:
             self._fail(request, error, now_ns)
             return
-        if self._idle:
-            if not self._dispatch_asked:
-                self._dispatch_asked = True
-                self._loop.call_soon(self._dispatch)
+        if self._idle or self._sequences is not None:  # of a sequence more than a free instance may be waited for
+            self._ask_dispatch()
         elif self._expires and self._wake is None:
             self._wake_at(now_ns + BUSY_CHECK_NS)
+
+    def _ask_dispatch(self) -> None:
+        """Have a look at the queue at the end of this turn of the event loop."""
+        if not self._dispatch_asked:
+            self._dispatch_asked = True
+            self._loop.call_soon(self._dispatch)
 
     def cancel(self, request: InferRequest) -> None:
         """The client is gone or cancelled: a queued request is answered with CANCELLED, a running one is marked."""
@@ -198,6 +218,8 @@ class ModelRuntime:
             self._fail(request, CancelledError("request was cancelled while it waited in the queue"), self._now_ns())
         elif request.state is RequestState.RUNNING:
             request.cancelled = True
+        if self._sequences is not None:  # it takes the others of its sequence with it
+            self._ask_dispatch()
 
     # --- batches out ------------------------------------------------------------------------------------------------
 
@@ -208,6 +230,9 @@ class ModelRuntime:
         now_ns = self._now_ns()
         for request in scheduler.expired(now_ns):
             self._fail(request, scheduler.refusal(request), now_ns)
+        if self._grants is not None:
+            self._ask_turns(self._grants, now_ns)
+            return
         if scheduler.per_instance:
             self._dispatch_each(now_ns)
             return
@@ -224,11 +249,31 @@ class ModelRuntime:
         """The same where an instance may have nothing to do while another has."""
         scheduler = self.scheduler
         for instance in list(self._idle):
-            batch = scheduler.take(now_ns, instance.number)
-            if batch is not None:
+            # Idle again at once is an instance whose batch could not be gathered.
+            while instance in self._idle and (batch := scheduler.take(now_ns, instance.number)) is not None:
                 self._idle.remove(instance)
                 self._run(instance, batch, now_ns)
         self._wake_at(scheduler.wake_ns(now_ns))
+
+    def _ask_turns(self, grants: RateGrants, now_ns: int) -> None:
+        """The same under the rate limiter: every free instance asks for its turn, and takes its batch in ``_begin``."""
+        scheduler = self.scheduler
+        if scheduler.statistics().requests:
+            for instance in self._idle:
+                grants.ask(instance)
+        wake_ns = scheduler.wake_ns(now_ns)
+        self._wake_at(None if wake_ns is None else max(wake_ns, now_ns + BUSY_CHECK_NS))
+
+    def _begin(self, instance: InstanceChannel) -> bool:
+        """An instance has its turn; False when there is nothing to run on it now."""
+        scheduler, now_ns = self.scheduler, self._now_ns()
+        batch = scheduler.take(now_ns, instance.number)
+        if batch is None:
+            self._wake_at(scheduler.wake_ns(now_ns))
+            return False
+        self._idle.remove(instance)
+        self._run(instance, batch, now_ns)
+        return instance.batch is not None
 
     def _run(self, instance: InstanceChannel, batch: Batch, now_ns: int) -> None:
         try:
@@ -241,6 +286,7 @@ class ModelRuntime:
                 self._fail(request, _told(error), now_ns)
             return
         self._running += len(batch.requests)
+        batch.instance = instance.number
         instance.batch = batch
         instance.taken_ns = now_ns
         if self._ordering is not None:
@@ -271,6 +317,8 @@ class ModelRuntime:
         for offset in done.released or ():
             instance.blocks.unkeep(offset)
         instance.blocks.end_batch()
+        if self._grants is not None:
+            self._grants.done(instance)
         if self.scheduler.follows:
             self.scheduler.done(batch, self._now_ns())
         if instance.up:
@@ -298,6 +346,8 @@ class ModelRuntime:
             if type(answer) is InferResponse:
                 if request.responder is not NOBODY:
                     answered.append(request)
+                if isinstance(request, InnerRequest):
+                    request.compute_ns = times.compute_ns
                 request.state = RequestState.DONE
                 try:
                     request.responder.completed(request, answer)
@@ -333,16 +383,24 @@ class ModelRuntime:
     def _instances_down(self, instances: list[InstanceChannel]) -> None:
         for instance in instances:
             instance.up = False
+            if self._grants is not None:
+                self._grants.withdraw(instance)
             if instance in self._idle:
                 self._idle.remove(instance)
 
     def _instances_lost(self, instances: list[InstanceChannel], error: WorkerError) -> None:
         for instance in instances:
             self._fail_batch(instance, error)
+            if self._sequences is not None:
+                self._sequences.instance_lost(instance.number, self._now_ns())
+        if self._sequences is not None:
+            self._ask_dispatch()
 
     def _fail_batch(self, instance: InstanceChannel, error: ShoalError) -> None:
         batch, instance.batch = instance.batch, None
         if batch is not None:
+            if self._grants is not None:
+                self._grants.done(instance)
             if self.scheduler.follows:
                 self.scheduler.done(batch, self._now_ns())
             self._release(batch, lambda: self._fail_running(batch, error))

@@ -92,6 +92,7 @@ class HttpFrontend:
             Operation.MODEL_READY: self._model_ready,
             Operation.MODEL_CONFIG: self._model_config,
             Operation.MODEL_STATISTICS: self._model_statistics,
+            Operation.MODEL_EXPLANATION: self._model_explanation,
             Operation.MODEL_INFER: self._infer,
         }
         server.on_models_changed(self._forget_plans)
@@ -274,7 +275,13 @@ class HttpFrontend:
         self._respond_json(exchange, config)
 
     def _model_statistics(self, exchange: HttpExchange, route: Route) -> None:
-        self._respond_json(exchange, self._server.statistics(route.target.model, route.target.version))
+        statistics = self._server.statistics(route.target.model, route.target.version)
+        for model in statistics["model_stats"]:
+            model["batching"] = self._server.batching(model["name"], int(model["version"]))
+        self._respond_json(exchange, statistics)
+
+    def _model_explanation(self, exchange: HttpExchange, route: Route) -> None:
+        self._respond_json(exchange, self._server.explanation(route.target.model, route.target.version))
 
     # --- answers ----------------------------------------------------------------------------------------------------
 

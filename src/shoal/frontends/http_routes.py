@@ -1,4 +1,7 @@
-"""Which operation an HTTP request asks for: Triton's paths and verbs (``http_server.cc:1184-1192``)."""
+"""Which operation an HTTP request asks for: Triton's paths and verbs (``http_server.cc:1184-1192``), and our own.
+
+``explain`` is ours: why a model's batches are what they are.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class Operation(Enum):
     MODEL_READY = "model ready"
     MODEL_CONFIG = "model config"
     MODEL_STATISTICS = "model statistics"
+    MODEL_EXPLANATION = "model explanation"
     MODEL_INFER = "model infer"
 
     @property
@@ -49,13 +53,14 @@ class WrongVerbError(Exception):
         self.allowed = allowed
 
 
-_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(infer|config|ready|stats))?")
+_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(infer|config|ready|stats|explain))?")
 _MODEL_OPERATIONS = {
     None: Operation.MODEL_METADATA,
     "infer": Operation.MODEL_INFER,
     "config": Operation.MODEL_CONFIG,
     "ready": Operation.MODEL_READY,
     "stats": Operation.MODEL_STATISTICS,
+    "explain": Operation.MODEL_EXPLANATION,
 }
 _SERVER_OPERATIONS = {
     "/v2": Operation.SERVER_METADATA,

@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from shoal.errors import FailureReason
+from shoal.observe.batch_metrics import batch_families
 from shoal.observe.source import ModelSample
 from shoal.observe.statistics import DURATION_BOUNDS_S, ROWS_BOUNDS
 
@@ -154,6 +155,7 @@ def model_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
             add_histogram(metric, labels, DURATION_BOUNDS_S, durations.buckets(model), durations.sum_ns(model) / 1e9)
         yield metric
     yield _rows(Metric("shoal_inference_batch_rows", _ROWS_HELP, "histogram"), labelled)
+    yield from batch_families(labelled)
 
 
 _FAILURE_HELP = "Number of failed inference requests, all batch sizes"

@@ -14,6 +14,7 @@ from typing import Any
 
 from shoal.errors import FailureReason
 from shoal.execution.recorder import BatchTimes
+from shoal.observe.batch_log import BatchLog
 from shoal.requests import InferRequest
 from shoal.scheduling.contract import Batch, CloseReason
 
@@ -109,6 +110,7 @@ class ModelStatistics:
         infer_buckets: batches by the time that the model took.
         infer_total_ns: that time added up, each batch once.
         rows_by_reason: rows per batch, by the reason for which the batch was closed.
+        log: the batches themselves, for ``explanation``.
     """
 
     __slots__ = (
@@ -124,6 +126,7 @@ class ModelStatistics:
         "infer_total_ns",
         "inference_count",
         "last_inference_ms",
+        "log",
         "name",
         "queue_buckets",
         "queue_ns",
@@ -146,6 +149,7 @@ class ModelStatistics:
         self.queue_buckets = [0] * (len(_BOUNDS_NS) + 1)
         self.infer_buckets = [0] * (len(_BOUNDS_NS) + 1)
         self.rows_by_reason: dict[CloseReason, RowsHistogram] = {}
+        self.log = BatchLog()
         self._wall_ns = wall_ns
 
     @property
@@ -192,6 +196,7 @@ class ModelStatistics:
         if histogram is None:
             histogram = self.rows_by_reason[batch.reason] = RowsHistogram()
         histogram.add(rows)
+        self.log.add(batch, times)
 
     def request_failed(self, request: InferRequest, reason: FailureReason, now_ns: int) -> None:
         """Count a request that was answered with an error, at any stage (rule 43)."""

@@ -13,10 +13,10 @@ that ``cancel``, ``expired`` or ``drain`` took out of the queue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from shoal.errors import QueueTimeoutError, ShoalError
 from shoal.requests import Buffer, InferRequest, Shape
@@ -33,6 +33,7 @@ class CloseReason(Enum):
     DELAY = "delay"
     IDLE = "idle"
     SHAPE = "shape"
+    TARGET = "target"
 
     __hash__ = object.__hash__  # counted per batch; Enum's own hash is a slow Python function
 
@@ -76,12 +77,18 @@ class Batch:
         rows: their rows added up.
         reason: why the batch was closed.
         turns: for a sequence model, what it is told of each request, in their order.
+        instance: which of the model's instances runs it.
+        elements: elements of its padded inputs as the clients sent them; 0 without padding.
+        padded_elements: the same with the padding.
     """
 
     requests: list[InferRequest]
     rows: int
     reason: CloseReason
     turns: Sequence[SequenceTurn] | None = None
+    instance: int = 0
+    elements: int = 0
+    padded_elements: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,36 @@ class Scheduler(Protocol):
 
     def statistics(self) -> QueueStatistics:
         """The state of the queue."""
+
+
+@runtime_checkable
+class DecidesByMeasurement(Protocol):
+    """A scheduler that can say what it has measured and what it decided from that."""
+
+    def beliefs(self) -> object:
+        """A dataclass of plain values, for people to read."""
+
+
+class KeepsSequences(Scheduler, Protocol):
+    """A scheduler that keeps sequences besides requests.
+
+    Requests that leave the queue because their sequence ends come with the next ``expired``, with their ``refusal``.
+
+    Attributes:
+        on_finished: called with the id of each sequence that is over, whatever ended it, so that what was kept for it
+            can be let go. The next sequence with the same id has not begun then.
+    """
+
+    on_finished: Callable[[int | str], None]
+
+    def reschedule(self, request: InferRequest, now_ns: int) -> None:
+        """Let a running request of an iterative sequence run again; to be called before ``done`` of its batch."""
+
+    def abandon(self, correlation_id: int | str) -> None:
+        """The client of a sequence is gone: what waits of it is cancelled, and its slot is freed."""
+
+    def instance_lost(self, instance: int, now_ns: int) -> None:
+        """An instance is gone, and what it kept for its sequences; to be called after ``done`` of its batch."""
 
 
 def queue_timeout(request: InferRequest) -> QueueTimeoutError:
