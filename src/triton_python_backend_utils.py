@@ -21,10 +21,13 @@ from shoal.backends.triton_python.request import (
     TRITONSERVER_REQUEST_FLAG_SEQUENCE_START,
     TRITONSERVER_REQUEST_RELEASE_ALL,
     TRITONSERVER_REQUEST_RELEASE_RESCHEDULE,
-    TRITONSERVER_RESPONSE_COMPLETE_FINAL,
     InferenceRequest,
 )
 from shoal.backends.triton_python.response import InferenceResponse
+from shoal.backends.triton_python.response_sender import (
+    TRITONSERVER_RESPONSE_COMPLETE_FINAL,
+    InferenceResponseSender,
+)
 from shoal.backends.triton_python.server import get_model_dir, is_model_ready, load_model, unload_model
 from shoal.backends.triton_python.tensor import Tensor
 from shoal.backends.triton_python.types import (
@@ -45,6 +48,7 @@ __all__ = [
     "TRITON_STRING_TO_NUMPY",
     "InferenceRequest",
     "InferenceResponse",
+    "InferenceResponseSender",
     "Logger",
     "Metric",
     "MetricFamily",

@@ -15,7 +15,9 @@
     ├── UnsupportedError            501  UNIMPLEMENTED
     ├── AlreadyExistsError          400  ALREADY_EXISTS
     ├── CancelledError              400  CANCELLED
-    └── ModelError                  the status that the model chose (INTERNAL when it just raised)
+    ├── DeadlineExceededError       504  DEADLINE_EXCEEDED
+    ├── ModelError                  the status that the model chose (INTERNAL when it just raised)
+    └── StepError                   a step of an ensemble failed: the status of its error
 
 A message says what is wrong, where, and what to do. The mapping to HTTP and gRPC stands in ``Status`` and nowhere else
 (Triton: ``http_server.cc:101`` and ``grpc/grpc_utils.cc:86``).
@@ -29,7 +31,7 @@ from enum import Enum
 
 
 class Status(Enum):
-    """Triton's status codes: the HTTP status and the gRPC code that each becomes."""
+    """Triton's status codes, and one for deadlines: the HTTP status and the gRPC code that each becomes."""
 
     UNKNOWN = (400, 2, "UNKNOWN")
     INTERNAL = (500, 13, "INTERNAL")
@@ -39,6 +41,7 @@ class Status(Enum):
     UNSUPPORTED = (501, 12, "UNIMPLEMENTED")
     ALREADY_EXISTS = (400, 6, "ALREADY_EXISTS")
     CANCELLED = (400, 1, "CANCELLED")
+    DEADLINE_EXCEEDED = (504, 4, "DEADLINE_EXCEEDED")
 
     def __init__(self, http: int, grpc: int, grpc_name: str) -> None:
         self.http = http
@@ -54,12 +57,21 @@ class FailureReason(Enum):
     BACKEND = "BACKEND"
     OTHER = "OTHER"
 
+    __hash__ = object.__hash__  # counted per failure, and a flood of refusals must cost little
+
 
 class ShoalError(Exception):
-    """The root: an error with a status and a message meant for the user."""
+    """The root: an error with a status and a message meant for the user.
+
+    Attributes:
+        status: what it becomes in each protocol.
+        reason: how it is counted.
+        retry_after_s: in how many seconds it is worth asking again; 0 when waiting does not help.
+    """
 
     status = Status.UNKNOWN
     reason = FailureReason.OTHER
+    retry_after_s = 0
 
     @property
     def message(self) -> str:
@@ -110,7 +122,7 @@ class UnavailableError(ShoalError):
 
 
 class QueueFullError(UnavailableError):
-    """The model's queue is at its limit."""
+    """The model's queue, or what waits in the whole server, is at its limit."""
 
     reason = FailureReason.REJECTED
 
@@ -140,6 +152,13 @@ class CancelledError(ShoalError):
     reason = FailureReason.CANCELED
 
 
+class DeadlineExceededError(ShoalError):
+    """The request's own deadline passed before it was answered; Triton has none, so the status is gRPC's."""
+
+    status = Status.DEADLINE_EXCEEDED
+    reason = FailureReason.CANCELED
+
+
 class ModelError(ShoalError):
     """An error that a model itself gave to one of its requests, with the status that it chose."""
 
@@ -148,6 +167,16 @@ class ModelError(ShoalError):
     def __init__(self, message: str, status: Status = Status.INTERNAL) -> None:
         super().__init__(message)
         self.status = status
+
+
+class StepError(ShoalError):
+    """A step of an ensemble failed; it has the status and the reason of the step's own error."""
+
+    def __init__(self, message: str, cause: ShoalError) -> None:
+        super().__init__(message)
+        self.status = cause.status
+        self.reason = cause.reason
+        self.retry_after_s = cause.retry_after_s
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

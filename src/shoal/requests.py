@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from shoal.datatypes import DataType
 from shoal.errors import ShoalError
@@ -119,6 +119,22 @@ class Sink(Protocol):
     def cancel(self, request: InferRequest) -> None:
         """The client is gone or cancelled: a queued request is answered with CANCELLED, a running one is marked."""
 
+    def abandon(self, correlation_id: int | str, begun_ns: int) -> None:
+        """The client of a sequence is gone: it ends, unless it was begun anew since.
+
+        Args:
+            correlation_id: its id.
+            begun_ns: when the request with which that client began it had arrived.
+        """
+
+
+@runtime_checkable
+class HoldingSink(Sink, Protocol):
+    """A sink whose models can be made to wait for a client that does not keep up with their responses."""
+
+    def hold(self, request: InferRequest, *, held: bool) -> None:
+        """Have the model of a decoupled request wait with its next response, or go on."""
+
 
 def _no_labels(name: str) -> tuple[str, ...]:
     del name
@@ -156,10 +172,13 @@ class RequestPlan:
         priority: the priority level asked for; 0 when none.
         timeout_us: the queue timeout asked for, in microseconds; 0 when none.
         batched: whether the first dimension of the model's tensors is the batch.
+        decoupled: whether there may be any number of answers.
         labels: the class labels of an output, by its name.
         prepared: for execution: what it worked out of this plan.
         sequence: the sequence that it belongs to, None for a model without sequences.
         deadline_us: how long after its arrival it must be answered, whatever its stage; 0 for no deadline.
+        nbytes: the bytes of its tensors, which take memory as long as it waits.
+        cache_key: for the response cache: this plan's part of its requests' keys.
     """
 
     head: InferHead
@@ -173,10 +192,17 @@ class RequestPlan:
     priority: int = 0
     timeout_us: int = 0
     batched: bool = True
+    decoupled: bool = False
     labels: Callable[[str], tuple[str, ...]] = _no_labels
     prepared: object = None
     sequence: SequencePart | None = None
     deadline_us: int = 0
+    cache_key: object = None
+    nbytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        inline = [planned.data for planned in self.inputs if planned.data is not None]
+        self.nbytes = sum(self.payload_nbytes) + sum(map(len, inline))
 
 
 class RequestState(Enum):
@@ -253,6 +279,28 @@ class InferRequest:
         self.queued_ns = 0
         self.state = RequestState.NEW
         self.cancelled = False
+
+
+class InnerRequest(InferRequest):
+    """A request that is part of another one, such as a step of an ensemble.
+
+    It is taken also by a model that takes no more requests from clients, for the one it is part of was taken before.
+
+    Attributes:
+        compute_ns: how long the input, the inference and the output of its batch took; told before it is answered.
+    """
+
+    __slots__ = ("compute_ns",)
+
+    def __init__(
+        self, plan: RequestPlan, payload: Sequence[Buffer], responder: Responder, context: object, arrival_ns: int
+    ) -> None:
+        InferRequest.__init__(self, plan, payload, responder, context, arrival_ns)
+        self.compute_ns = NOTHING_COMPUTED
+
+
+NOTHING_COMPUTED = (0, 0, 0)
+"""``InnerRequest.compute_ns`` of a request that was not run, such as one that the response cache answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from shoal import __version__
+from shoal.caching.contract import LocalCacheStatistics, RemoteCacheStatistics
+from shoal.caching.make import ResponseCaching
+from shoal.caching.settings import CacheSettings
 from shoal.clock import Clock, MonotonicClock
 from shoal.config.render import config_to_dict
 from shoal.config.spec import ModelSpec, TensorSpec
-from shoal.errors import InternalError, InvalidArgumentError, ShoalError, UnavailableError
+from shoal.errors import InternalError, InvalidArgumentError, ShoalError, UnavailableError, UnsupportedError
 from shoal.execution.arena import ALIGNMENT
+from shoal.execution.contract import Runtime
 from shoal.execution.fork_client import ForkClient
 from shoal.execution.gpus import count_gpus
 from shoal.execution.rate_grants import RateGate
+from shoal.execution.request_deadlines import DeadlineKeeper
 from shoal.execution.runtime import RuntimeSettings
 from shoal.observe.explanation import explain
 from shoal.observe.statistics import ModelStatistics
@@ -34,10 +39,12 @@ from shoal.repository.lifecycle import ModelLifecycle
 from shoal.repository.loader import LoaderSettings
 from shoal.requests import LATEST, Buffer, InferHead, RequestPlan
 from shoal.scheduling.admission import plan_raw_request, plan_request, raw_payload
+from shoal.scheduling.overload import MAX_QUEUED_NBYTES, MAX_QUEUED_REQUESTS, ServerQueue
 from shoal.scheduling.rate_limiter import RateLimiter, ResourceLimit
 
 EXTENSIONS = [
     "classification",
+    "sequence",
     "schedule_policy",
     "model_configuration",
     "binary_tensor_data",
@@ -69,6 +76,9 @@ class ServerSettings:
         execution_timeout_s: longest time a batch may run; 0 for no limit.
         backend_settings: ``--backend-config`` settings by backend; those of "" hold for every backend.
         rate_limits: the rate limiter's resources; None to have no rate limiter.
+        max_queued_requests: how many requests may wait in all models together; 0 for any number.
+        max_queued_nbytes: how many bytes of tensors they may have; 0 for any number.
+        cache: the response cache's settings; None to have none.
     """
 
     repositories: Sequence[Path]
@@ -81,6 +91,9 @@ class ServerSettings:
     execution_timeout_s: float = 0.0
     backend_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     rate_limits: Sequence[ResourceLimit] | None = None
+    max_queued_requests: int = MAX_QUEUED_REQUESTS
+    max_queued_nbytes: int = MAX_QUEUED_NBYTES
+    cache: CacheSettings | None = None
 
 
 class Server:
@@ -103,18 +116,21 @@ class Server:
         self.client = client or ForkClient()
         self.failures: dict[str, str] = {}
         self._clock = clock or MonotonicClock()
+        self._deadlines = DeadlineKeeper(self._clock)
         self._statistics: dict[tuple[str, int], ModelStatistics] = {}
         self._listeners: list[Callable[[], None]] = []
         self._live = False
         self._loaded = False
         self._stopping = False
+        self._caching = None if settings.cache is None else ResponseCaching(settings.cache, self._clock)
         loader = LoaderSettings(
             client=self.client,
-            runtime=RuntimeSettings(self._clock, settings.execution_timeout_s, _rate_gate(settings)),
+            runtime=_runtime_settings(settings, self._clock),
             recorder=self._make_statistics,
             gpu_count=count_gpus(),
             auto_complete=settings.auto_complete,
             backend_settings=settings.backend_settings,
+            caching=self._caching,
         )
         self._lifecycle = ModelLifecycle(self.catalog, loader, settings.load_threads, settings.load_retries)
 
@@ -133,6 +149,8 @@ class Server:
         self._live = True
         self.client.start()
         try:
+            if self._caching is not None:
+                await self._caching.start()
             self.failures = await self._lifecycle.load_all(self.settings.repositories)
             if self.settings.exit_on_error:
                 _raise_failures(self.failures)
@@ -149,12 +167,13 @@ class Server:
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait until those taken are answered; False when some were not in time."""
         self.refuse_readiness()
+        if self._caching is not None:
+            await self._caching.drained()  # a request that was taken and is looked up may still have to run
         runtimes = [served.runtime for served in self.served()]
         for runtime in runtimes:
             runtime.close(STOPPING)
-        waits = asyncio.gather(*(runtime.drained() for runtime in runtimes))
         try:
-            await asyncio.wait_for(waits, timeout_s)
+            await asyncio.wait_for(_drained(runtimes), timeout_s)
         except TimeoutError:
             return False
         return True
@@ -163,7 +182,10 @@ class Server:
         """Stop the models and the fork server; requests that are not answered yet are refused."""
         self.refuse_readiness()
         self._live = self._loaded = False
+        if self._caching is not None:
+            await self._caching.stop()
         await self._lifecycle.stop_all(timeout_s)
+        self._deadlines.close()
         self._models_changed()
         self.client.close()
 
@@ -177,6 +199,21 @@ class Server:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
+    def check_single_answer(self, model: str, version: int, refusal: str) -> None:
+        """Check, before anything else is read, that a request to a model has exactly one answer.
+
+        Args:
+            model: the model's name.
+            version: its version or ``LATEST``.
+            refusal: what to say of a decoupled model.
+
+        Raises:
+            ShoalError: there is no such model.
+            UnsupportedError: it is decoupled.
+        """
+        if self.catalog.find(model, version).spec.decoupled:
+            raise UnsupportedError(refusal)
+
     def plan(self, head: InferHead) -> RequestPlan:
         """Check a request's head against its model; the plan may be kept until models change.
 
@@ -184,13 +221,24 @@ class Server:
             ShoalError: there is no such model, or the request does not fit it.
         """
         served = self.catalog.find(head.model_name, head.model_version)
-        return _complete_plan(plan_request(head, served.spec, served.sink), served.spec)
+        return self._complete_plan(plan_request(head, served.spec, served.sink), served.spec)
 
     def plan_raw(self, head: InferHead, body: Buffer) -> tuple[RequestPlan, Sequence[Buffer]]:
         """The same for a raw binary request, whose body is its one tensor; also gives the payload."""
         served = self.catalog.find(head.model_name, head.model_version)
-        plan = _complete_plan(plan_raw_request(head, len(body), served.spec, served.sink), served.spec)
+        plan = self._complete_plan(plan_raw_request(head, len(body), served.spec, served.sink), served.spec)
         return plan, raw_payload(plan, body)
+
+    def _complete_plan(self, plan: RequestPlan, spec: ModelSpec) -> RequestPlan:
+        """Add what encoders ask for, and keep the deadline if there is one."""
+        plan.batched = spec.max_batch_size > 0
+        plan.decoupled = spec.decoupled
+        if any(output.classification for output in plan.head.outputs):
+            labels = {tensor.name: tensor.labels for tensor in spec.outputs}
+            plan.labels = labels.__getitem__
+        if plan.deadline_us:
+            plan.sink = self._deadlines.before(plan.sink, self.model_statistics(spec))
+        return plan
 
     def receive_buffer(self, model: str, version: int, nbytes: int, aligned: int) -> memoryview | None:
         """Shared memory of a model to receive a large request in, or None when there is none to be had.
@@ -310,6 +358,10 @@ class Server:
         """The counters of a loaded model version."""
         return self._statistics[spec.name, spec.version]
 
+    def cache_statistics(self) -> LocalCacheStatistics | RemoteCacheStatistics | None:
+        """What the response cache counts; None without one."""
+        return None if self._caching is None else self._caching.statistics()
+
     def served(self) -> list[ServedModel]:
         """Every model version that is loaded."""
         return [entry.served for entry in self.catalog if entry.served is not None]
@@ -324,18 +376,18 @@ class Server:
             raise UnavailableError("Server exiting")
 
 
-def _complete_plan(plan: RequestPlan, spec: ModelSpec) -> RequestPlan:
-    """Add what encoders ask for."""
-    plan.batched = spec.max_batch_size > 0
-    if any(output.classification for output in plan.head.outputs):
-        labels = {tensor.name: tensor.labels for tensor in spec.outputs}
-        plan.labels = labels.__getitem__
-    return plan
+def _runtime_settings(settings: ServerSettings, clock: Clock) -> RuntimeSettings:
+    """What all models share: the clock, the rate limiter where there is to be one, and the count of what waits."""
+    gate = None if settings.rate_limits is None else RateGate(RateLimiter(settings.rate_limits))
+    queued = ServerQueue(settings.max_queued_requests, settings.max_queued_nbytes)
+    return RuntimeSettings(clock, settings.execution_timeout_s, gate, queued)
 
 
-def _rate_gate(settings: ServerSettings) -> RateGate | None:
-    """The rate limiter, where there is to be one."""
-    return None if settings.rate_limits is None else RateGate(RateLimiter(settings.rate_limits))
+async def _drained(runtimes: Sequence[Runtime]) -> None:
+    """Wait until nothing is on its way; first through the ensembles, for those use the others."""
+    for ensembles in (True, False):
+        group = [runtime for runtime in runtimes if (runtime.spec.ensemble is not None) is ensembles]
+        await asyncio.gather(*(runtime.drained() for runtime in group))
 
 
 def _raise_failures(failures: Mapping[str, str]) -> None:

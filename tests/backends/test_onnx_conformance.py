@@ -11,6 +11,7 @@ from shoal.backends.onnx_instance import BIND_NBYTES
 from shoal.datatypes import DataType
 from shoal.testing.backend_conformance import Cases, check_backend, check_datatypes
 from tests.backends.model_folders import identity_model, onnx_model, relu_model, tensor
+from tests.execution.sequence_models import CONTROLLED_CONFIG, controlled
 
 BACKEND = registry.get("onnxruntime")
 
@@ -44,6 +45,18 @@ def test_failing_run(tmp_path: Path) -> None:
     requests = [{"index": np.array([[0, 2]])}, {"index": np.array([[1, 1], [2, 0]])}]
     expected = [{"value": np.array([[10, 30]], np.float32)}, {"value": np.array([[20, 20], [30, 10]], np.float32)}]
     check_backend(BACKEND, model_dir, Cases(requests, expected, failing={"index": np.array([[0, 99]])}))
+
+
+def test_model_with_controls_and_a_state(tmp_path: Path) -> None:
+    model_dir = controlled(tmp_path, CONTROLLED_CONFIG)
+    requests, expected = [], []
+    for rows in (1, 3, 2):
+        number, state = np.full((rows, 1), rows, np.float32), np.arange(rows, dtype=np.float32)[:, None]
+        start, who = (state == 0).astype(np.float32), np.arange(rows, dtype=np.uint64)[:, None]
+        requests.append({"IN": number, "S": state, "START": start, "CORRID": who})
+        total = np.where(start == 1, number, number + state)
+        expected.append({"OUT": total, "S_OUT": total, "WHO": who})
+    check_backend(BACKEND, model_dir, Cases(requests, expected))
 
 
 def test_outputs_large_enough_to_be_bound(tmp_path: Path) -> None:

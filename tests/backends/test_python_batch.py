@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from shoal.backends.contract import ModelBatch, RequestInfo
 from shoal.backends.python_batch import Collector, split
+from shoal.backends.python_served import ServedBatch
 from shoal.backends.triton_python.errors import TritonError
 from shoal.backends.triton_python.lookup import get_input_tensor_by_name
 from shoal.backends.triton_python.response import InferenceResponse
@@ -36,13 +37,14 @@ def batch_of(rows: list[int], width: int) -> ModelBatch:
 def test_each_request_gets_its_own_rows_back(rows: list[int], width: int, kinds: list[str], room: Any) -> None:
     batch = batch_of(rows, width)
     responses = []
-    for request, kind in zip(split(batch, frozenset()), kinds, strict=False):
+    collector = Collector("m", TYPES)
+    for request, kind in zip(split(batch, ServedBatch(frozenset(), None, collector.result)), kinds, strict=False):
         tensors = [get_input_tensor_by_name(request, name) for name in ("x", "s")]
         outputs = [Tensor(tensor.name(), tensor.as_numpy()) for tensor in tensors]
         error = TritonError("no") if kind == "error" else None
         parameters = {"p": 1} if kind == "parameters" else None
         responses.append(InferenceResponse(outputs[::-1] if kind == "swapped" else outputs, error, parameters))
-    result = Collector("m", TYPES).collect(responses, batch, room())
+    result = collector.collect(responses, batch, room())
     start = 0
     for index, count in enumerate(rows):
         expected = {name: array[start : start + count] for name, array in batch.inputs.items()}

@@ -29,6 +29,36 @@ def ints(rows: int, first: int) -> np.ndarray:
     return np.arange(first, first + 4 * rows, dtype=np.int32).reshape(rows, 4)
 
 
+STATEFUL_CONFIG = """
+backend: "python"
+max_batch_size: 8
+input [ { name: "IN" data_type: TYPE_INT32 dims: [ 4 ] } ]
+output [ { name: "OUT" data_type: TYPE_INT32 dims: [ 4 ] } ]
+sequence_batching {
+  oldest { }
+  state [ { input_name: "S" output_name: "S_OUT" data_type: TYPE_INT32 dims: [ 4 ] } ]
+}
+"""
+STATEFUL = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.add(request) for request in requests]
+
+    def add(self, request):
+        number, state = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("IN", "S"))
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, number + state) for name in ("OUT", "S_OUT")])
+"""
+
+
+def test_a_model_with_a_state(tmp_path: Path) -> None:
+    model_dir = python_model(tmp_path, STATEFUL, STATEFUL_CONFIG)
+    requests = [{"IN": ints(rows, 1), "S": ints(rows, 7)} for rows in (1, 3, 2)]
+    totals = [request["IN"] + request["S"] for request in requests]
+    check_backend(BACKEND, model_dir, Cases(requests, [{"OUT": total, "S_OUT": total} for total in totals]))
+
+
 @pytest.mark.parametrize("word", ["def", "async def"])
 def test_add_sub(tmp_path: Path, word: str) -> None:
     """Plain and async ``execute`` alike."""

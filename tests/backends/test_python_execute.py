@@ -247,8 +247,8 @@ return [R(error=E(json.dumps(told)))]
             "InferenceRequest.exec(): calling another model from a model (BLS) is not supported in this version",
         ),
         ("async_exec(decoupled=True)", "InferenceRequest.async_exec(decoupled=True): calling another model"),
-        ("get_response_sender()", "get_response_sender: response senders (decoupled models) are not supported"),
-        ("set_release_flags(2)", "set_release_flags: rescheduling a request is not supported in this version"),
+        ("get_response_sender()", "Cannot send responses: the request did not come from the server"),
+        ("set_release_flags(7)", "set_release_flags: the flags must be TRITONSERVER_REQUEST_RELEASE_ALL or "),
     ],
 )
 def test_what_is_not_supported_says_so(tmp_path: Path, call: str, text: str) -> None:

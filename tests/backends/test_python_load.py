@@ -11,7 +11,7 @@ import pytest
 
 from shoal.backends import registry
 from shoal.config.render import config_to_dict
-from shoal.errors import ConfigError, InternalError, InvalidArgumentError, NotFoundError, UnsupportedError
+from shoal.errors import ConfigError, InternalError, InvalidArgumentError, NotFoundError
 from shoal.testing.backend_harness import NoRoom, load, run
 from tests.backends.model_folders import ADD_SUB_CODE, ADD_SUB_CONFIG, python_model
 
@@ -133,12 +133,6 @@ def test_models_that_cannot_be_loaded(tmp_path: Path, code: str, error: type[Exc
 def test_missing_file(tmp_path: Path) -> None:
     config = ADD_SUB_CONFIG + 'default_model_filename: "other.py"'
     with pytest.raises(NotFoundError, match=r"there is no file '.*other\.py'"):
-        load(BACKEND, python_model(tmp_path, ADD_SUB_CODE, config))
-
-
-def test_decoupled_models_are_refused(tmp_path: Path) -> None:
-    config = ADD_SUB_CONFIG + "model_transaction_policy { decoupled: true }"
-    with pytest.raises((UnsupportedError, ConfigError), match="decoupled"):
         load(BACKEND, python_model(tmp_path, ADD_SUB_CODE, config))
 
 

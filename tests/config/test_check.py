@@ -96,6 +96,11 @@ IO = 'backend: "python" input { name: "a" data_type: TYPE_FP32 %s } output { nam
         ),
         (GOOD + "instance_group { kind: KIND_GPU }", "instance_group[0].kind", "KIND_GPU, but this machine has no GPU"),
         (
+            GOOD + "instance_group { passive: true } instance_group { passive: true }",
+            "instance_group[0].passive",
+            "every instance is passive, so no request would ever be answered",
+        ),
+        (
             GOOD + "instance_group { kind: KIND_GPU gpus: 0 }",
             "instance_group[0].kind",
             "KIND_GPU, but this machine has no GPU",
@@ -150,12 +155,6 @@ IO = 'backend: "python" input { name: "a" data_type: TYPE_FP32 %s } output { nam
             "sequence_batching.direct.minimum_slot_utilization",
             "must be from 0 to 1, found 1.5",
         ),
-        (SEQUENCE % "control_input { }", "sequence_batching.control_input[0].name", "must be given"),
-        (
-            SEQUENCE % "control_input { name: 'c' } control_input { name: 'c' }",
-            "sequence_batching.control_input[1].name",
-            "'c' is the name of another",
-        ),
         (
             CONTROL % "kind: CONTROL_SEQUENCE_START",
             "sequence_batching.control_input[0].control[0]",
@@ -182,19 +181,14 @@ IO = 'backend: "python" input { name: "a" data_type: TYPE_FP32 %s } output { nam
             "CONTROL_SEQUENCE_CORRID has a data_type",
         ),
         (
-            CONTROL % "int32_false_true: [ 0, 1 ] } control { int32_false_true: [ 0, 1 ]",
-            "sequence_batching.control_input[0].control[1].kind",
-            "CONTROL_SEQUENCE_START stands in this configuration for the second time",
-        ),
-        (
             SEQUENCE % "" + "response_cache { enable: true }",
             "response_cache.enable",
-            "must be false in a model with sequence_batching",
+            "Response Cache does not currently support model m with sequence batching scheduler.",
         ),
         (
             GOOD + "model_transaction_policy { decoupled: true } response_cache { enable: true }",
             "response_cache.enable",
-            "must be false in a model with a decoupled",
+            "Response Cache does not currently support model m with 'decoupled' transaction policy.",
         ),
         (
             GOOD + "model_metrics { metric_control { histogram_options { buckets: 1 } } }",
@@ -361,22 +355,17 @@ def test_gpus_are_those_of_the_machine(tmp_path):
 
 
 FEATURES = {
-    "sequence_batching": "sequence_batching { }",
     "ensemble_scheduling": "ensemble_scheduling { }",
     "batch_input": "batch_input { }",
     "batch_output": "batch_output { }",
     "input[].allow_ragged_batch": "input { } input { allow_ragged_batch: true }",
-    "response_cache.enable": "response_cache { enable: true }",
     "model_warmup": "model_warmup { }",
-    "model_transaction_policy.decoupled": "model_transaction_policy { decoupled: true }",
     "model_repository_agents": "model_repository_agents { }",
     "model_operations": "model_operations { }",
     "model_metrics": "model_metrics { }",
     "cc_model_filenames": "cc_model_filenames { key: '8.0' value: 'x' }",
     "runtime": "runtime: 'x'",
-    "instance_group[].rate_limiter.resources": "instance_group { } instance_group { rate_limiter { resources { } } }",
     "instance_group[].secondary_devices": "instance_group { } instance_group { secondary_devices { } }",
-    "instance_group[].passive": "instance_group { } instance_group { passive: true }",
 }
 
 
@@ -412,7 +401,7 @@ def test_everything_is_found_at_once_and_nothing_twice(tmp_path):
     folder.mkdir()
     (folder / "config.pbtxt").write_text(
         'backend: "python"\nmax_batch_size: x\ninstance_group { kind: KIND_GPU counnt: 2 }\n'
-        "instance_group { count: -1 }\nresponse_cache { enable: true }\nname: 'other'\n"
+        "instance_group { count: -1 }\nruntime: 'other'\nname: 'other'\n"
     )
     found = [(problem.line, problem.field) for problem in prepare_config(folder, 0).problems]
     assert found == [
@@ -420,7 +409,7 @@ def test_everything_is_found_at_once_and_nothing_twice(tmp_path):
         (3, "instance_group[0].counnt"),
         (6, "name"),
         (4, "instance_group[1].count"),
-        (5, "response_cache.enable"),
+        (5, "runtime"),
     ]
 
 

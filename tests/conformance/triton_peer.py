@@ -205,7 +205,8 @@ def start(repository: Path, port: int, *options: str) -> subprocess.Popen[bytes]
     environment["PYTHONPATH"] = str(packages)
     environment["LD_LIBRARY_PATH"] = f"{packages / 'nvidia_pytriton.libs'}:{triton / 'external_libs'}"
     off = ["--allow-grpc=false", "--allow-metrics=false", "--log-info=false", "--log-warning=false"]
-    folders = [f"--backend-directory={triton / 'backends'}", f"--model-repository={repository}"]
+    folders = [f"--backend-directory={triton / 'backends'}", f"--cache-directory={triton / 'caches'}"]
+    folders.append(f"--model-repository={repository}")
     command = [
         str(triton / "bin/tritonserver"),
         *folders,

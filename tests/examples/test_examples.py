@@ -40,6 +40,12 @@ def test_grpc_client_counts_words(server: DemoServer) -> None:
     assert done.stdout == "gRPC: 8 words, 39 characters in 'Many single fish that move as one body.'\n"
 
 
+def test_sequence_client_adds_up_two_rows_at_once(server: DemoServer) -> None:
+    done = run(sys.executable, EXAMPLES / "sequence_client.py", f"127.0.0.1:{server.grpc_port}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "odd: 1, 4, 9, 16\neven: 2, 6, 12, 20\n"
+
+
 def test_curl_commands_print_what_the_server_says(server: DemoServer) -> None:
     done = run(EXAMPLES / "curl.sh", f"127.0.0.1:{server.http_port}")
     assert done.returncode == 0, done.stderr
@@ -114,7 +120,7 @@ def test_training_makes_the_models_and_pictures_of_the_repository(tmp_path: Path
     assert np.array_equal(made["labels"], kept["labels"])
 
 
-@pytest.mark.parametrize("name", ["http_client.py", "grpc_client.py", "curl.sh"])
+@pytest.mark.parametrize("name", ["http_client.py", "grpc_client.py", "sequence_client.py", "curl.sh"])
 def test_clients_stay_small_enough_to_read(name: str) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) < LINES_PER_CLIENT
 
@@ -123,3 +129,19 @@ def test_models_stay_small_enough_to_commit() -> None:
     sizes = {path: path.stat().st_size for path in MODELS.glob("*/*/model.onnx")}
     assert len(sizes) == 2
     assert max(sizes.values()) < LARGEST_MODEL_NBYTES
+
+
+def test_the_ensemble_reads_a_picture_of_any_size() -> None:
+    """Three models of two repositories behind one request: a picture in, a sentence out."""
+    tritonclient = pytest.importorskip("tritonclient.http")
+    held_out = np.load(EXAMPLES / "digits_test.npz")
+    small = (held_out["pixels"][:4].reshape(4, 8, 8) * 15).astype(np.uint8)
+    pictures = small.repeat(5, axis=1).repeat(3, axis=2)
+    with DemoServer(EXAMPLES / "ensembles", [*SHOAL, f"--model-repository={MODELS}"]) as running:
+        client = tritonclient.InferenceServerClient(f"127.0.0.1:{running.http_port}")
+        tensor = tritonclient.InferInput("PICTURE", list(pictures.shape), "UINT8")
+        tensor.set_data_from_numpy(pictures)
+        texts = [text.decode() for text in client.infer("picture_reader", [tensor]).as_numpy("TEXT")[:, 0]]
+        client.close()
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    assert [words[label] in text for label, text in zip(held_out["labels"][:4], texts, strict=True)] == [True] * 4

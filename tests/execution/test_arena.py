@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import threading
@@ -84,6 +85,33 @@ def test_pages_that_a_burst_touched_go_back_to_the_system():
     assert bytes(arena.mapping.view[burst.offset : burst.offset + 5]) == bytes(5)
     assert bytes(arena.mapping.view[kept.offset : kept.offset + 4]) == b"kept"
     arena.close()
+
+
+def test_pages_of_bursts_that_follow_each_other_are_kept(monkeypatch):
+    """On an event loop pages go back when it has been quiet; a burst that comes before finds them as they were."""
+    monkeypatch.setattr("shoal.execution.arena.QUIET_S", 0.0)
+
+    def burst_of(arena):
+        block = arena.allocate(256 * MEBIBYTE)
+        place = slice(block.offset, block.offset + 5)
+        arena.free(block)
+        return place
+
+    async def scenario():
+        arena = Arena(1 << 30)
+        place = burst_of(arena)
+        arena.mapping.view[place] = b"burst"
+        burst_of(arena)
+        seen = []
+        for _ in range(6):
+            await asyncio.sleep(0)
+            seen.append(bytes(arena.mapping.view[place]))
+        arena.close()
+        return seen
+
+    seen = asyncio.run(scenario())
+    assert seen[0] == b"burst"
+    assert seen[-1] == bytes(5)
 
 
 def test_a_view_dropped_on_another_thread_gives_its_block_back(arena):

@@ -175,7 +175,10 @@ def test_a_body_as_long_as_allowed_is_served(limited, options):
     assert data_of(curl(limited + INFER, *options, body=padded(LIMIT_NBYTES))[1]) == [2, 4, 6]
 
 
-@pytest.mark.parametrize("options", [("--http1.1",), CHUNKED])
+H2C = ("--http2-prior-knowledge",)
+
+
+@pytest.mark.parametrize("options", [("--http1.1",), CHUNKED, H2C])
 @pytest.mark.parametrize("nbytes", [LIMIT_NBYTES + 1, 1_000_000])
 def test_one_that_is_longer_is_refused_with_the_option_to_set(limited, options, nbytes):
     _, reply = curl(limited + INFER, *options, body=padded(nbytes))
@@ -185,18 +188,26 @@ def test_one_that_is_longer_is_refused_with_the_option_to_set(limited, options, 
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_one_that_is_longer_is_refused_over_http_2(limited, declared):
-    """RFC 9113 section 8.1: the whole answer, then RST_STREAM with NO_ERROR.
-
-    Not with curl: some of its versions lose an answer that comes with RST_STREAM before they have sent all.
-    """
+    """RFC 9113 section 8.1: the whole answer; and to those who still send after a moment, RST_STREAM with NO_ERROR."""
     length = [("content-length", str(LIMIT_NBYTES + 1))] if declared else []
     head = headers_frame(1, [*with_path(HTTP_HEADERS, INFER), *length])
     with Wire(int(limited.rpartition(":")[2])) as wire:
         wire.send(head if declared else head + frame(DATA, 0, 1, padded(LIMIT_NBYTES + 1)))
         assert wire.answer(1).blocks[0][":status"] == "400"
         answer = Answer(wire.probe(), 1)
-    assert "--http-max-input-size" in json.loads(answer.body)["error"]
-    assert (answer.ended, answer.reset) == (True, ErrorCode.NO_ERROR)
+        assert "--http-max-input-size" in json.loads(answer.body)["error"]
+        assert (answer.ended, answer.reset) == (True, None)
+        while Answer(wire.frames, 1).reset is None:
+            assert wire.read() is not None
+        assert Answer(wire.frames, 1).reset == ErrorCode.NO_ERROR
+
+
+@pytest.mark.parametrize("options", [H2C, (*H2C, "--header", "Transfer-Encoding: chunked")])
+@pytest.mark.parametrize("nbytes", [LIMIT_NBYTES + 1, 3_000_000, 30_000_000])
+def test_curl_never_loses_the_refusal_over_http_2(limited, options, nbytes):
+    """It did when RST_STREAM came right behind the answer, while it was still sending."""
+    statuses = {curl(limited + INFER, *options, body=padded(nbytes))[1].status for _ in range(8)}
+    assert statuses == {400}
 
 
 def test_a_body_that_only_becomes_too_long_is_refused(limited):

@@ -118,5 +118,8 @@ class Source:
     def processes(self):
         return self.process_samples
 
+    def cache(self):
+        return None
+
     def connections(self):
         return self.open_connections

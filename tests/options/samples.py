@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+from shoal.caching.settings import CacheSetting
 from shoal.observe.logs import LogFormat
 from shoal.options import OPTIONS, BackendSetting
 from shoal.options.kinds import BOOLEAN, FILE, PORT, REGEX, SECONDS
+from shoal.scheduling.rate_limiter import ResourceLimit
 
 
 class Sample(NamedTuple):
@@ -16,8 +18,12 @@ class Sample(NamedTuple):
 BY_NAME = {
     "model-repository": Sample("models", "models", None),
     "backend-config": Sample("python,a=b=c", BackendSetting("python", "a", "b=c"), "python"),
+    "cache-config": Sample("local,size=4096", CacheSetting("local", (("size", "4096"),)), "local"),
+    "response-cache-byte-size": Sample("4096", 4096, "7"),
     "model-control-mode": Sample("NONE", "none", "some"),
     "grpc-infer-response-compression-level": Sample("high", "high", "highest"),
+    "rate-limit": Sample("EXECUTION_COUNT", "execution_count", "on"),
+    "rate-limit-resource": Sample("memory:4:1", ResourceLimit("memory", 4, 1), "memory"),
     "log-format": Sample("iso8601", LogFormat.ISO8601, "xml"),
 }
 BY_KIND = {

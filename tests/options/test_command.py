@@ -78,7 +78,7 @@ def test_a_boolean_flag_leaves_arguments_alone():
     [
         (["--http-prt", "1"], "there is no option '--http-prt'; did you mean '--http-port'?"),
         (["--http_port=1"], "there is no option '--http_port'; did you mean '--http-port'?"),
-        (["--cache-config", "x"], "'--cache-config' is an option of Triton that Shoal does not have"),
+        (["--cache-directory", "x"], "'--cache-directory' is an option of Triton that Shoal does not have"),
         (
             ["--allow-http", "maybe"],
             "option 'allow-http': 'maybe' from the command line is not valid: it takes true, on",

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shoal.config.spec import BatchingSpec, QueuePolicySpec, TimeoutAction
 from shoal.requests import InferRequest
 
+Joins = Callable[[Sequence[InferRequest], InferRequest], bool]
+"""Whether a request may join those before it, besides what the batcher asks for itself."""
 
-def batch_length(waiting: Sequence[InferRequest], now_ns: int, max_batch_size: int, batching: BatchingSpec) -> int:
+
+def always(joined: Sequence[InferRequest], other: InferRequest) -> bool:
+    return True
+
+
+def batch_length(
+    waiting: Sequence[InferRequest], now_ns: int, max_batch_size: int, batching: BatchingSpec, joins: Joins = always
+) -> int:
     """How many of the first waiting requests are to run now; 0 for none."""
     sizes = batching.preferred_batch_sizes or (max_batch_size,)
     rows = [each.plan.rows for each in waiting]
     totals = [sum(rows[:count]) for count in range(len(rows) + 1)]
-    fitting = longest_fitting(waiting, totals, max_batch_size)
+    fitting = longest_fitting(waiting, totals, max_batch_size, joins)
     if not fitting:
         return 0
     delay_ns = batching.max_queue_delay_us * 1_000
@@ -30,11 +39,13 @@ def batch_length(waiting: Sequence[InferRequest], now_ns: int, max_batch_size: i
     return 0 if grows and delay_ns else fitting
 
 
-def longest_fitting(waiting: Sequence[InferRequest], totals: list[int], max_batch_size: int) -> int:
+def longest_fitting(waiting: Sequence[InferRequest], totals: list[int], max_batch_size: int, joins: Joins) -> int:
     """How many of the first requests have the same key and fit into a batch."""
     count = 0
     for each in waiting:
         if each.plan.batch_key != waiting[0].plan.batch_key or totals[count + 1] > max_batch_size:
+            break
+        if count and not joins(waiting[:count], each):
             break
         count += 1
     return count

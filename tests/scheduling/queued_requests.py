@@ -37,9 +37,9 @@ def scheduler(max_batch_size: int = 8, **batching) -> Scheduler:
     return make_scheduler(model(max_batch_size, BatchingSpec(**batching)))
 
 
-def model(max_batch_size: int, batching: BatchingSpec | None) -> ModelSpec:
-    instance = InstanceSpec("m_0", InstanceKind.CPU, 0)
-    return ModelSpec("m", 1, "python", "python", max_batch_size, (), (), (instance,), batching)
+def model(max_batch_size: int, batching: BatchingSpec | None, instances: int = 1) -> ModelSpec:
+    each = tuple(InstanceSpec(f"m_{number}", InstanceKind.CPU, 0) for number in range(instances))
+    return ModelSpec("m", 1, "python", "python", max_batch_size, (), (), each, batching)
 
 
 def queue(scheduler: Scheduler, *requests: InferRequest, now_ns: int = 0) -> list[InferRequest]:

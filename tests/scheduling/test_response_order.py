@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from queued_requests import model
 
+from shoal.config.spec import BatchingSpec, DirectSpec, OldestSpec, SequenceSpec
 from shoal.scheduling.contract import Batch, CloseReason
-from shoal.scheduling.ordering import ResponseOrder
+from shoal.scheduling.ordering import ResponseOrder, keeps_order
 
 
 def batch() -> Batch:
@@ -50,3 +54,14 @@ def test_completing_what_is_not_open_is_refused():
     order.completed(known, lambda: None)
     with pytest.raises(ValueError, match="once"):
         order.completed(known, lambda: None)
+
+
+@pytest.mark.parametrize("preserve_ordering", [False, True])
+def test_order_is_kept_where_a_batcher_is_told_to(preserve_ordering):
+    """The dynamic batcher and the oldest strategy have the setting; nothing else keeps an order."""
+    batching = BatchingSpec(preserve_ordering=preserve_ordering)
+    oldest = SequenceSpec(OldestSpec(preserve_ordering=preserve_ordering), 1_000)
+    assert keeps_order(model(4, batching)) is preserve_ordering
+    assert keeps_order(replace(model(4, None), sequence=oldest)) is preserve_ordering
+    assert not keeps_order(replace(model(4, None), sequence=SequenceSpec(DirectSpec(), 1_000)))
+    assert not keeps_order(model(4, None))

@@ -84,6 +84,9 @@ class EchoCalls:
             for number in range(int(bytes(message))):
                 call.send((b"%d" % number,))
 
+    def drained(self, call):
+        """Take no notice: these handlers send whatever the client reads."""
+
     def half_closed(self, call):
         self.half_closed_calls.append(call)
         if call.path.endswith("/Collect"):
@@ -221,8 +224,8 @@ class ManualLoop:
         heapq.heappush(self._timers, (when, next(self._order), handle))
         return handle
 
-    def call_later(self, delay, callback):
-        return self.call_at(self.now + delay, callback)
+    def call_later(self, delay, callback, *arguments):
+        return self.call_at(self.now + delay, lambda: callback(*arguments))
 
     def run(self):
         """Run what is due."""

@@ -3,7 +3,7 @@
 import pytest
 
 from shoal.transport.connection import Limits
-from shoal.transport.http2_frames import DATA, ErrorCode, frame
+from shoal.transport.http2_frames import DATA, RST_STREAM, ErrorCode, frame
 from tests.transport.http1_support import EchoHandler
 from tests.transport.http2_support import (
     GRPC_HEADERS,
@@ -11,6 +11,7 @@ from tests.transport.http2_support import (
     OPENING,
     Memory,
     headers_frame,
+    rst,
     settings,
     window_update,
     with_path,
@@ -88,7 +89,7 @@ def test_a_body_over_the_limit_is_refused_as_soon_as_it_is_known():
     memory = Memory(http=EchoHandler(), limits=Limits(body_nbytes=1000))
     memory.receive(headers_frame(1, [*HTTP_HEADERS, ("content-length", "1001")]))
     answer = memory.answer(1)
-    assert (answer.blocks[0][":status"], answer.reset) == ("400", ErrorCode.NO_ERROR)
+    assert (answer.blocks[0][":status"], answer.ended) == ("400", True)
     assert b"exceeds the maximum allowed value of 1000 bytes" in answer.body
     memory.receive(headers_frame(3, HTTP_HEADERS) + frame(DATA, 0, 3, bytes(600)) + frame(DATA, 0, 3, bytes(600)))
     assert memory.answer(3).blocks[0][":status"] == "400"
@@ -96,6 +97,62 @@ def test_a_body_over_the_limit_is_refused_as_soon_as_it_is_known():
     assert memory.answer(5).blocks[0][":status"] == "400"
     memory.receive(headers_frame(7, HTTP_HEADERS) + frame(DATA, 1, 7, bytes(1000)))
     assert memory.answer(7).blocks[0][":status"] == "200"
+
+
+TOO_LONG = headers_frame(1, [*HTTP_HEADERS, ("content-length", "9000")]) + frame(DATA, 0, 1, bytes(500))
+
+
+def refused(first=TOO_LONG):
+    memory = Memory(http=EchoHandler(), limits=Limits(body_nbytes=1000))
+    memory.receive(first)
+    assert memory.answer(1).reset is None
+    return memory
+
+
+def test_a_client_that_does_not_stop_sending_a_refused_body_is_told_to_after_a_moment():
+    """Some clients lose the answer when RST_STREAM comes right behind it."""
+    memory = refused()
+    memory.receive(frame(DATA, 0, 1, bytes(500)))
+    memory.loop.advance(0.9)
+    assert memory.answer(1).reset is None
+    memory.loop.advance(0.2)
+    assert memory.answer(1).reset == ErrorCode.NO_ERROR
+    memory.receive(frame(DATA, 1, 1, bytes(500)))
+    assert memory.frames() == [], "what was under way when it was told is dropped"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [frame(DATA, 1, 1, bytes(8500)), headers_frame(1, [("a", "b")], end=True), rst(1)],
+    ids=["data", "trailers", "reset"],
+)
+def test_a_client_that_ends_a_refused_body_is_told_nothing_more(end):
+    memory = refused()
+    memory.receive(end)
+    assert not memory.loop.timers
+    memory.loop.advance(2)
+    assert memory.frames() == []
+    assert not memory.connection.ending
+
+
+def test_only_so_many_refused_bodies_are_waited_for():
+    memory = Memory(http=EchoHandler(), limits=Limits(body_nbytes=1000))
+    for number in range(20):
+        memory.receive(headers_frame(2 * number + 1, [*HTTP_HEADERS, ("content-length", "9000")]))
+    resets = [item.stream_id for item in memory.frames() if item.kind == RST_STREAM]
+    assert resets == [33, 35, 37, 39]
+    memory.lose()
+    assert not memory.loop.timers
+
+
+def test_a_refused_body_that_ends_before_the_answer_can_be_sent():
+    memory = Memory(http=EchoHandler(), limits=Limits(body_nbytes=1000), opening=OPENING + settings((4, 0)))
+    memory.receive(TOO_LONG + frame(DATA, 1, 1, bytes(8500)))
+    memory.receive(window_update(1, 1000))
+    assert (answer := memory.answer(1)).ended
+    assert answer.reset is None
+    memory.loop.advance(2)
+    assert memory.frames() == []
 
 
 def test_expect_100_continue():

@@ -81,6 +81,47 @@ class RequestInfo:
     flags: int = 0
 
 
+class ResponseStream(Protocol):
+    """Answers one request of a decoupled model, or one whose response comes after ``execute`` has returned.
+
+    It may be used from any thread, and for as long as it takes.
+    """
+
+    def send(self, result: RequestResult | None, *, final: bool) -> None:
+        """Send a response, or the mere word that there are no more; returns when the server takes it.
+
+        Args:
+            result: the response; None for none, with ``final``.
+            final: whether it is the last. Nothing may be sent after it.
+
+        Raises:
+            ShoalError: the response is not what the configuration says.
+        """
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the answers any more. A final one is to be sent all the same."""
+
+    def abandon(self) -> None:
+        """End the request with an error, for nobody is left who could send the final response.
+
+        It is made to be called from a destructor: it neither waits for another thread nor raises.
+        """
+
+
+class BatchControl(Protocol):
+    """What a backend may ask and do about single requests of a batch, by their places in it."""
+
+    def is_cancelled(self, place: int) -> bool:
+        """Whether nobody waits for the request's answer any more; False once the batch is done."""
+
+    def stream(self, place: int) -> ResponseStream:
+        """What answers the request, in place of the batch's result; to be asked for once for each request.
+
+        In a decoupled model every request has one. In any other, a request whose ``RequestResult`` names it as ``later``
+        is answered through it, with exactly one response, which is final.
+        """
+
+
 @dataclass(slots=True)
 class ModelBatch:
     """The rows of one or more requests, gathered.
@@ -93,6 +134,7 @@ class ModelBatch:
         batched: whether the first dimension of every tensor is the batch.
         pieces: for a backend that takes requests one by one, and large tensors: each request's own inputs, left where
             they arrived; ``inputs`` is empty then. None otherwise.
+        control: what can be asked about single requests; None outside of a server.
     """
 
     inputs: dict[str, Array]
@@ -100,15 +142,26 @@ class ModelBatch:
     requests: Sequence[RequestInfo]
     batched: bool
     pieces: list[dict[str, Array]] | None = None
+    control: BatchControl | None = None
 
 
 @dataclass(slots=True)
 class RequestResult:
-    """One request's own outcome, from a backend that answers request by request: arrays by output name, or an error."""
+    """One request's own outcome, from a backend that answers request by request.
+
+    Attributes:
+        outputs: arrays by output name.
+        error: why the request failed; None when it did not.
+        parameters: response parameters.
+        rescheduled: the model did not answer and wants to see the request again (iterative sequences).
+        later: what the request is going to be answered through; the outputs are empty then.
+    """
 
     outputs: dict[str, Array]
     error: ShoalError | None = None
     parameters: Mapping[str, Parameter] | None = None
+    rescheduled: bool = False
+    later: ResponseStream | None = None
 
 
 @dataclass(slots=True)
@@ -138,6 +191,9 @@ class Instance(Protocol):
 
     def execute(self, batch: ModelBatch, room: OutputRoom) -> BatchResult:
         """Run the batch.
+
+        Of a decoupled model, the result only says which requests are ``rescheduled``: all else goes through the streams
+        of ``batch.control``, while this runs or afterwards.
 
         Raises:
             ShoalError: the whole batch failed with this status and message.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from shoal.backends.onnx_sequences import sequence_tensors
 from shoal.backends.onnx_signature import OnnxTensor, Signature, unknown_tensor
 from shoal.errors import ConfigError
 
@@ -36,10 +37,12 @@ def complete_from(config: Any, signature: Signature, default_max_batch_size: int
         )
     _complete_batching(config, (*inputs, *outputs), default_max_batch_size)
     batched = config.max_batch_size > 0
+    made, kept = sequence_tensors(config)
+    made |= frozenset(name for entry in config.batch_input for name in entry.target_name)
     _complete_tensors(
-        config.name, "input", config.input, inputs, (*inputs, *signature.optional_inputs), batched=batched
+        config.name, "input", config.input, inputs, (*inputs, *signature.optional_inputs), batched=batched, made=made
     )
-    _complete_tensors(config.name, "output", config.output, outputs, signature.outputs, batched=batched)
+    _complete_tensors(config.name, "output", config.output, outputs, signature.outputs, batched=batched, made=kept)
 
 
 def _tensors_only(model: str, outputs: Sequence[OnnxTensor]) -> list[OnnxTensor]:
@@ -75,10 +78,12 @@ def _complete_tensors(
     provided: Sequence[OnnxTensor],
     *,
     batched: bool,
+    made: frozenset[str] = frozenset(),
 ) -> None:
     if not configured:
         for tensor in default:
-            configured.add(name=tensor.name)
+            if tensor.name not in made:
+                configured.add(name=tensor.name)
     by_name = {tensor.name: tensor for tensor in provided}
     unknown = [tensor.name for tensor in configured if tensor.name not in by_name]
     if unknown:
@@ -94,7 +99,7 @@ def _complete_tensor(model: str, kind: str, tensor: Any, found: OnnxTensor, batc
         )
     if not tensor.data_type:
         tensor.data_type = found.datatype.number
-    if not tensor.dims:
+    if not tensor.dims and not getattr(tensor, "allow_ragged_batch", False):  # a ragged one has lost its dims
         dims = found.sizes[1:] if batched else found.sizes
         tensor.dims.extend(dims or (1,))  # a configuration has no empty dims: a scalar is one element for clients
         if batched and not dims:

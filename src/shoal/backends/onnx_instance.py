@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from shoal.backends.contract import Array, BatchResult, ModelBatch, OutputRoom, RequestInfo, RequestResult
+from shoal.backends.onnx_sequences import state_outputs
 from shoal.backends.onnx_session import describe
 from shoal.backends.onnx_shapes import OutputShapes
-from shoal.backends.onnx_signature import Signature, scalars
+from shoal.backends.onnx_signature import Signature, scalars, scattered_outputs
 from shoal.config.spec import ModelSpec
 from shoal.datatypes import DataType, element_count
 from shoal.errors import InvalidArgumentError, ModelError, ShoalError
@@ -47,6 +48,9 @@ class SessionPlan:
         texts: the inputs that are BYTES.
         scalar_inputs: the inputs that clients send with dims of 1 and the model wants without, with these dims.
         scalar_outputs: the same of outputs.
+        scattered: the outputs whose first dimension is not the batch's rows (``batch_output``).
+        always: the outputs to fetch whatever requests ask for: states.
+        divisible: whether the inputs of a batch can be taken apart by rows: none is ragged or made of the whole batch.
     """
 
     model: str
@@ -60,6 +64,9 @@ class SessionPlan:
     texts: frozenset[str]
     scalar_inputs: Mapping[str, Shape]
     scalar_outputs: Mapping[str, Shape]
+    scattered: frozenset[str]
+    divisible: bool
+    always: tuple[str, ...]
 
 
 def make_plan(spec: ModelSpec, signature: Signature, session: Any, run_options: Any) -> SessionPlan:
@@ -68,8 +75,8 @@ def make_plan(spec: ModelSpec, signature: Signature, session: Any, run_options: 
     Raises:
         InvalidArgumentError: the model mixes BF16 and BYTES, which no call of ONNX Runtime takes together.
     """
-    inputs = {tensor.name: tensor.datatype for tensor in spec.inputs}
-    outputs = {tensor.name: tensor.datatype for tensor in spec.outputs}
+    inputs = {tensor.name: tensor.datatype for tensor in spec.all_inputs}
+    outputs = {tensor.name: tensor.datatype for tensor in spec.all_outputs}
     datatypes = {*inputs.values(), *outputs.values()}
     must_bind = DataType.BF16 in datatypes
     if must_bind and DataType.BYTES in datatypes:
@@ -90,6 +97,9 @@ def make_plan(spec: ModelSpec, signature: Signature, session: Any, run_options: 
         texts=texts,
         scalar_inputs=scalars(spec, spec.inputs, (*signature.inputs, *signature.optional_inputs)),
         scalar_outputs=scalars(spec, spec.outputs, signature.outputs),
+        scattered=scattered_outputs(spec),
+        divisible=not spec.batch_inputs and not any(tensor.allow_ragged_batch for tensor in spec.inputs),
+        always=state_outputs(spec),
     )
 
 
@@ -123,7 +133,7 @@ class OnnxInstance:
             try:
                 inputs = _decode_texts(inputs, plan.texts)
             except InvalidArgumentError:
-                if len(batch.rows) == 1:
+                if len(batch.rows) == 1 or not plan.divisible:
                     raise
                 return self._one_by_one(batch, room)
         names = self._wanted(batch.requests)
@@ -146,7 +156,7 @@ class OnnxInstance:
                 return self._all
         if not first or len(first) == len(self._all):
             return self._all
-        return list(first)
+        return [*first, *(name for name in self._plan.always if name not in first)]
 
     def _outputs(self, inputs: Mapping[str, Array], names: list[str], rows: int, room: OutputRoom) -> dict[str, Array]:
         if self._plan.must_bind:
@@ -208,7 +218,7 @@ class OnnxInstance:
 
     def _check_rows(self, arrays: Mapping[str, Array], rows: int) -> None:
         for name, array in arrays.items():
-            if not array.ndim or array.shape[0] != rows:
+            if (not array.ndim or array.shape[0] != rows) and name not in self._plan.scattered:
                 raise ModelError(
                     f"model '{self._plan.model}': output '{name}' has shape {list(array.shape)} for a batch of {rows} "
                     "rows; with max_batch_size above 0 the first dimension of every output must be the batch"

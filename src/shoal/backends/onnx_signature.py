@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shoal.backends.onnx_sequences import control_names, control_problems
 from shoal.config.spec import ModelSpec, TensorSpec
 from shoal.datatypes import DataType
 from shoal.errors import ConfigError, nearest
@@ -94,13 +95,21 @@ def check_signature(spec: ModelSpec, signature: Signature) -> None:
     """
     batched = spec.max_batch_size > 0
     accepted = (*signature.inputs, *signature.optional_inputs)
+    scattered, controls = scattered_outputs(spec), control_names(spec)
+    inputs = [tensor for tensor in spec.all_inputs if tensor.name not in controls]
     problems = [
         *_missing_inputs(spec, signature),
-        *_problems(spec.name, "input", spec.inputs, accepted, batched),
-        *_problems(spec.name, "output", spec.outputs, signature.outputs, batched),
+        *control_problems(spec, accepted),
+        *_problems(spec.name, "input", inputs, accepted, batched),
+        *_problems(spec.name, "output", spec.all_outputs, signature.outputs, batched, shapeless=scattered),
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def scattered_outputs(spec: ModelSpec) -> frozenset[str]:
+    """The outputs that are cut by the shapes of an input: theirs is not that of the model's, as in Triton."""
+    return frozenset(spec.outputs[index].name for entry in spec.batch_outputs for index in entry.outputs)
 
 
 def scalars(spec: ModelSpec, configured: Sequence[TensorSpec], provided: Sequence[OnnxTensor]) -> dict[str, Shape]:
@@ -119,7 +128,7 @@ def scalars(spec: ModelSpec, configured: Sequence[TensorSpec], provided: Sequenc
 
 
 def _missing_inputs(spec: ModelSpec, signature: Signature) -> Iterator[str]:
-    configured = {tensor.name for tensor in spec.inputs}
+    configured = {tensor.name for tensor in spec.all_inputs}
     for tensor in signature.inputs:
         if tensor.name not in configured:
             yield (
@@ -129,7 +138,13 @@ def _missing_inputs(spec: ModelSpec, signature: Signature) -> Iterator[str]:
 
 
 def _problems(
-    model: str, kind: str, configured: Sequence[TensorSpec], provided: Sequence[OnnxTensor], batched: bool
+    model: str,
+    kind: str,
+    configured: Sequence[TensorSpec],
+    provided: Sequence[OnnxTensor],
+    batched: bool,
+    *,
+    shapeless: frozenset[str] = frozenset(),
 ) -> Iterator[str]:
     by_name = {tensor.name: tensor for tensor in provided}
     for tensor in configured:
@@ -145,7 +160,10 @@ def _problems(
                 f"{where}: the configuration's data_type is {tensor.datatype.config}, "
                 f"but the model has {found.datatype.config}"
             )
-        yield from _shape_problems(where, tensor, found, batched)
+        if tensor.allow_ragged_batch:
+            yield from _ragged_problems(where, found)
+        elif tensor.name not in shapeless:
+            yield from _shape_problems(where, tensor, found, batched)
 
 
 def _shape_problems(where: str, tensor: TensorSpec, found: OnnxTensor, batched: bool) -> Iterator[str]:
@@ -167,6 +185,15 @@ def _shape_problems(where: str, tensor: TensorSpec, found: OnnxTensor, batched: 
         yield (
             f"{where}: the configuration's shape is {list(full)}{meaning}, but the model has {list(found.sizes)}; "
             f"write dims: {list(found.sizes[1:] if batched else found.sizes)}"
+        )
+
+
+def _ragged_problems(where: str, found: OnnxTensor) -> Iterator[str]:
+    """A ragged input is the elements of all requests end to end, so the model takes one dimension of any size."""
+    if found.sizes != (-1,):
+        yield (
+            f"{where}: with allow_ragged_batch the model must take one variable dimension, [-1], "
+            f"but it has shape {list(found.sizes)}; remove allow_ragged_batch, or pad the input (parameter 'padding')"
         )
 
 

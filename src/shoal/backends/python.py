@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from shoal.backends import registry
-from shoal.backends.contract import BatchResult, LoadContext, ModelBatch, ModelFiles, OutputRoom
-from shoal.backends.python_batch import Collector, split
+from shoal.backends.contract import BatchResult, LoadContext, ModelBatch, ModelFiles, OutputRoom, RequestResult
+from shoal.backends.python_answers import DecoupledAnswers
+from shoal.backends.python_batch import Collector, ServedRequest, split
 from shoal.backends.python_complete import auto_complete
 from shoal.backends.python_failure import describe, describe_load, log
 from shoal.backends.python_module import CLASS_NAME, load_model_class
+from shoal.backends.python_served import ServedBatch
 from shoal.backends.triton_python import server
-from shoal.backends.triton_python.request import InferenceRequest
+from shoal.backends.triton_python.request import TRITONSERVER_REQUEST_RELEASE_ALL
 from shoal.backends.triton_python.response import InferenceResponse
 from shoal.config.spec import InstanceSpec
 from shoal.datatypes import DataType
-from shoal.errors import InternalError, InvalidArgumentError, ModelError, UnsupportedError
+from shoal.errors import InternalError, InvalidArgumentError, ModelError
 
 _log = logging.getLogger(__name__)
 
@@ -55,11 +56,6 @@ class PythonBackend:
         Raises:
             ShoalError: it could not be imported, has no ``execute`` or needs what is not supported.
         """
-        config = json.loads(context.config_json)
-        if config.get("model_transaction_policy", {}).get("decoupled"):
-            raise UnsupportedError(
-                f"model '{context.spec.name}' is decoupled, which the Python backend does not support in this version"
-            )
         if _ENVIRONMENT in context.spec.parameters:
             _log.warning(
                 "model '%s': parameter '%s' has no effect in this version; the model runs in the server's environment",
@@ -129,8 +125,9 @@ class PythonInstance:
         self._model = model
         self._execute = model.execute
         self._name = name
-        self._bf16 = frozenset(tensor.name for tensor in spec.inputs if tensor.datatype is DataType.BF16)
-        self._collector = Collector(spec.name, {tensor.name: tensor.datatype for tensor in spec.outputs})
+        self._bf16 = frozenset(tensor.name for tensor in spec.all_inputs if tensor.datatype is DataType.BF16)
+        self._collector = Collector(spec.name, {tensor.name: tensor.datatype for tensor in spec.all_outputs})
+        self._decoupled = spec.decoupled
         self._runner: asyncio.Runner | None = None
         self._closed = False
 
@@ -140,16 +137,63 @@ class PythonInstance:
         Raises:
             ModelError: it raised, or did not return one response for each request.
         """
-        requests = split(batch, self._bf16)
+        served = ServedBatch(self._bf16, batch.control, self._collector.result)
+        requests = split(batch, served)
+        if self._decoupled:
+            return self._execute_decoupled(requests, served)
         try:
             responses = self._execute(requests)
             if type(responses) is not list and isinstance(responses, Coroutine):
                 responses = self._run(responses)
         except (Exception, SystemExit) as error:  # the model's own code may raise anything
             log(error)
-            raise self._failure(describe(error)) from error
-        self._check(responses, requests)
+            failure = self._failure(describe(error))
+            if served.answers is not None:
+                return served.settle_failed(failure, len(requests))
+            raise failure from error
+        if served.answers is not None:
+            return self._settle(responses, requests, served)
+        if self._check(responses, requests):
+            return self._collector.collect_some(responses)
         return self._collector.collect(responses, batch, room)
+
+    def _execute_decoupled(self, requests: list[ServedRequest], served: ServedBatch) -> BatchResult:
+        """The same in a decoupled model, which sends all responses itself, now or later."""
+        answers = [served.decoupled_answers(place) for place in range(len(requests))]
+        for request, answer in zip(requests, answers, strict=True):
+            request.answer_through(answer)
+        try:
+            returned = self._execute(requests)
+        except (Exception, SystemExit) as error:  # the model's own code may raise anything
+            log(error)
+            raise self._end_decoupled(answers, describe(error)) from error
+        if returned is not None:
+            text = f"Python model '{self._name}' is using the decoupled mode and the execute function must return None."
+            raise self._end_decoupled(answers, text)
+        again = _again(requests)
+        for answer, runs_again in zip(answers, again, strict=True):
+            if runs_again:
+                answer.close()
+        return BatchResult(per_request=[RequestResult({}, rescheduled=one) for one in again])
+
+    def _end_decoupled(self, answers: list[DecoupledAnswers], text: str) -> ModelError:
+        """The error of all requests that have not got their final response; nothing more can be sent to them."""
+        for answer in answers:
+            answer.close()
+        return self._failure(text)
+
+    def _settle(self, responses: Any, requests: list[ServedRequest], served: ServedBatch) -> BatchResult:
+        """The result of a batch in which response senders were asked for."""
+        if responses is None:
+            responses = [None] * len(requests)
+        if not isinstance(responses, list) or len(responses) != len(requests):
+            self._check(responses, requests)
+        again, answers = _again(requests), served.answers or {}
+        for place, response in enumerate(responses):
+            answer = answers.get(place)
+            if again[place] or answer is None or not (answer.sent or response is None):
+                self._check([response], [requests[place]])
+        return served.settle(responses, again)
 
     def _run(self, coroutine: Any) -> Any:
         """Run a coroutine to its end, on a loop that is kept so that what the model starts there lives on."""
@@ -157,7 +201,8 @@ class PythonInstance:
             self._runner = asyncio.Runner()
         return self._runner.run(coroutine)
 
-    def _check(self, responses: Any, requests: list[InferenceRequest]) -> None:
+    def _check(self, responses: Any, requests: list[ServedRequest]) -> bool:
+        """Check what ``execute`` returned; whether some of the requests are to run again."""
         if type(responses) is not list and not isinstance(responses, list):
             raise self._failure(f"Expected a list in the execute return, found type '{type(responses)}'.")
         if len(responses) != len(requests):
@@ -165,12 +210,21 @@ class PythonInstance:
                 "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
                 f"InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) size is:{len(responses)}\n"
             )
-        for response in responses:
-            if not isinstance(response, InferenceResponse):
+        some_again = False
+        for response, request in zip(responses, requests, strict=True):
+            if request._release_flags != TRITONSERVER_REQUEST_RELEASE_ALL:  # noqa: SLF001 - as in ``Collector``
+                some_again = True
+                if response is not None:  # the misspelled word is Triton's
+                    raise self._failure(
+                        "Expected a None object in the execute function return list for reschduled request, "
+                        f"found type '{type(response)}'."
+                    )
+            elif not isinstance(response, InferenceResponse):
                 raise self._failure(
                     "Expected an 'InferenceResponse' object in the execute function return list, "
                     f"found type '{type(response)}'."
                 )
+        return some_again
 
     def _failure(self, text: str) -> ModelError:
         return ModelError(f"Failed to process the request(s) for model '{self._name}', message: {text}")
@@ -187,3 +241,8 @@ class PythonInstance:
             log(error)
         if self._runner is not None:
             self._runner.close()
+
+
+def _again(requests: list[ServedRequest]) -> list[bool]:
+    """Which requests the model wants to see again."""
+    return [request._release_flags != TRITONSERVER_REQUEST_RELEASE_ALL for request in requests]  # noqa: SLF001

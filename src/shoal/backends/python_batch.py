@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from shoal.backends.contract import Array, BatchResult, ModelBatch, OutputRoom, RequestInfo, RequestResult
+from shoal.backends.python_answers import DecoupledAnswers
+from shoal.backends.python_served import ServedBatch
 from shoal.backends.triton_python.errors import status_of
 from shoal.backends.triton_python.memory import TRITONSERVER_MEMORY_CPU, PreferredMemory
-from shoal.backends.triton_python.request import InferenceRequest
+from shoal.backends.triton_python.request import TRITONSERVER_REQUEST_RELEASE_ALL, InferenceRequest
 from shoal.backends.triton_python.response import InferenceResponse
+from shoal.backends.triton_python.response_sender import InferenceResponseSender
 from shoal.backends.triton_python.tensor import BF16Tensor, InputTensor, Tensor
 from shoal.datatypes import BY_NUMBER, DataType
 from shoal.errors import ModelError
@@ -31,18 +34,21 @@ class ServedRequest(InferenceRequest):
         arrays: the batch's inputs by name.
         window: the request's rows; None for all of them.
         info: what the request says of itself.
-        bf16: the inputs that are BF16.
+        served: the batch.
+        place: the request's place in it.
     """
 
-    __slots__ = ("_arrays", "_bf16", "_info", "_window")
+    __slots__ = ("_arrays", "_info", "_place", "_sender", "_served", "_window")
 
     def __init__(
-        self, arrays: Mapping[str, Array], window: slice | None, info: RequestInfo, bf16: frozenset[str]
+        self, arrays: Mapping[str, Array], window: slice | None, info: RequestInfo, served: ServedBatch, place: int
     ) -> None:
         self._arrays = arrays
         self._window = window
         self._info = info
-        self._bf16 = bf16
+        self._served = served
+        self._place = place
+        self._release_flags = TRITONSERVER_REQUEST_RELEASE_ALL
 
     def inputs(self) -> list[Tensor]:
         """The input tensors, in the order of the configuration."""
@@ -55,7 +61,7 @@ class ServedRequest(InferenceRequest):
             return None
         if self._window is not None:
             array = array[self._window]
-        if name in self._bf16:
+        if name in self._served.bf16:
             return BF16Tensor(name, array)
         return InputTensor(name, array)
 
@@ -85,7 +91,7 @@ class ServedRequest(InferenceRequest):
 
     def parameters(self) -> str:
         """The request's parameters as JSON text, as compact as Triton writes it."""
-        return json.dumps(dict(self._info.parameters), separators=(",", ":"))
+        return json.dumps(dict(self._info.parameters), ensure_ascii=False, separators=(",", ":"))
 
     def preferred_memory(self) -> PreferredMemory:
         """Where the outputs are wanted: the server always takes them from the CPU."""
@@ -96,29 +102,36 @@ class ServedRequest(InferenceRequest):
         return None
 
     def is_cancelled(self) -> bool:
-        """Whether the client has given up on the request; what it did after the batch began is not known here."""
-        return False
+        """Whether the client has given up on the request; False once it is answered."""
+        sender = getattr(self, "_sender", None)
+        return self._served.is_cancelled(self._place) if sender is None else sender.is_cancelled()
+
+    def get_response_sender(self) -> InferenceResponseSender:
+        """What sends the request's responses; always the same object."""
+        sender = getattr(self, "_sender", None)
+        if sender is None:
+            sender = self._sender = self._served.open_sender(self._place)
+        return sender
 
 
-def split(batch: ModelBatch, bf16: frozenset[str]) -> list[InferenceRequest]:
-    """The requests of a batch.
+    def answer_through(self, answers: DecoupledAnswers) -> None:
+        """Send responses here; for a decoupled model, whose requests have a sender from the start."""
+        self._sender = InferenceResponseSender(answers)
 
-    Args:
-        batch: the batch, gathered or in pieces.
-        bf16: the inputs that are BF16.
-    """
+
+def split(batch: ModelBatch, served: ServedBatch) -> list[ServedRequest]:
+    """The requests of a batch, gathered or in pieces."""
     arrays, rows = batch.inputs, batch.rows
     if batch.pieces is not None:
-        return [
-            ServedRequest(piece, None, info, bf16) for piece, info in zip(batch.pieces, batch.requests, strict=True)
-        ]
+        pairs = zip(batch.pieces, batch.requests, strict=True)
+        return [ServedRequest(piece, None, info, served, place) for place, (piece, info) in enumerate(pairs)]
     if len(rows) == 1:
-        return [ServedRequest(arrays, None, batch.requests[0], bf16)]
-    requests: list[InferenceRequest] = []
+        return [ServedRequest(arrays, None, batch.requests[0], served, 0)]
+    requests: list[ServedRequest] = []
     start = 0
-    for count, info in zip(rows, batch.requests, strict=True):
+    for place, count in enumerate(rows):
         end = start + count
-        requests.append(ServedRequest(arrays, slice(start, end), info, bf16))
+        requests.append(ServedRequest(arrays, slice(start, end), batch.requests[place], served, place))
         start = end
     return requests
 
@@ -149,7 +162,16 @@ class Collector:
         gathered = self._gather(responses, batch, room)
         if gathered is not None:
             return BatchResult(gathered)
-        return BatchResult(per_request=[self._result(response) for response in responses])
+        return BatchResult(per_request=[self.result(response) for response in responses])
+
+    def collect_some(self, responses: Sequence[InferenceResponse | None]) -> BatchResult:
+        """The result of a batch of which some requests, those with None, are to run again."""
+        return BatchResult(
+            per_request=[
+                RequestResult({}, rescheduled=True) if response is None else self.result(response)
+                for response in responses
+            ]
+        )
 
     def _gather(
         self, responses: Sequence[InferenceResponse], batch: ModelBatch, room: OutputRoom
@@ -198,7 +220,7 @@ class Collector:
             return np.concatenate(arrays, dtype=dtype, casting="equiv")
         return np.concatenate(arrays, out=out, casting="equiv")
 
-    def _result(self, response: InferenceResponse) -> RequestResult:
+    def result(self, response: InferenceResponse) -> RequestResult:
         """One response by itself."""
         parameters = response._parameters  # noqa: SLF001
         error = response.error()

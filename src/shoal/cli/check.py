@@ -10,7 +10,8 @@ import click
 
 from shoal.config.problem import Problem
 from shoal.execution.gpus import count_gpus
-from shoal.repository.inspection import ModelReport, inspect_repositories
+from shoal.repository.inspection import inspect_repositories
+from shoal.repository.model_report import ModelReport
 
 _COLUMNS = ("Model", "Backend", "Versions", "Max batch", "Instances")
 
@@ -48,7 +49,7 @@ def _is_terminal() -> bool:
 def _row(report: ModelReport) -> tuple[str, ...]:
     instances = [f"{group.count} x {_kind(group)}" for group in report.config.instance_group]
     versions = ", ".join(map(str, report.versions))
-    return (report.name, report.config.backend, versions, str(report.config.max_batch_size), ", ".join(instances))
+    return (report.name, report.config.backend or report.config.platform, versions, str(report.config.max_batch_size), ", ".join(instances))
 
 
 def _kind(group: object) -> str:

@@ -48,6 +48,10 @@ def _describe(entry: ModelVersion) -> str:
     if served is None:
         return entry.reason
     spec = served.spec
+    if spec.ensemble is not None:
+        names = ", ".join(step.model_name for step in spec.ensemble.steps)
+        steps = len(spec.ensemble.steps)
+        return f"ensemble of {steps} step{'s' * (steps > 1)}: {names}"
     kinds = sorted({instance.kind.value.removeprefix("KIND_") for instance in spec.instances})
     batches = f"batches up to {spec.max_batch_size}" if spec.batching else "one request at a time"
     count = len(spec.instances)

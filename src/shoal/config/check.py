@@ -9,9 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from shoal.config.batch_strategy import strategy_problems
+from shoal.config.check_batch_io import batch_io_problems
 from shoal.config.check_ensemble import ensemble_problems
-from shoal.config.check_scheduling import dynamic_batching_problems, sequence_batching_problems
-from shoal.config.check_tensors import batch_io_problems, tensor_problems
+from shoal.config.check_scheduling import cache_problems, dynamic_batching_problems
+from shoal.config.check_sequences import sequence_batching_problems, sequence_tensor_problems
+from shoal.config.check_tensors import tensor_problems
+from shoal.config.latency_target import latency_target_problems
+from shoal.config.padding_check import padding_problems
 from shoal.config.platforms import BY_BACKEND, BY_PLATFORM, ENSEMBLE, KNOWN
 from shoal.config.problem import Problem, Source
 from shoal.config.unsupported import unsupported_problems
@@ -31,7 +36,9 @@ def check_config(config: Any, source: Source, model_dir: Path, gpu_count: int) -
     problems += _version_policy_problems(config, source)
     problems += _instance_group_problems(config, source, gpu_count)
     problems += dynamic_batching_problems(config, source)
-    problems += sequence_batching_problems(config, source)
+    problems += latency_target_problems(config, source)
+    problems += cache_problems(config, source)
+    problems += sequence_batching_problems(config, source, model_dir)
     problems += ensemble_problems(config, source)
     problems += _metrics_problems(config, source)
     return problems + unsupported_problems(config, source)
@@ -44,7 +51,9 @@ def check_tensors(config: Any, source: Source, model_dir: Path) -> list[Problem]
         if output.label_filename and not (model_dir / output.label_filename).is_file():
             text = f"there is no file {model_dir / output.label_filename}"
             problems.append(source.problem(f"output[{index}].label_filename", text))
-    return problems + batch_io_problems(config, source)
+    problems += sequence_tensor_problems(config, source)
+    problems += batch_io_problems(config, source) + padding_problems(config, source)
+    return problems + strategy_problems(config, source, model_dir)
 
 
 def _identity_problems(config: Any, source: Source, model_dir: Path) -> list[Problem]:
@@ -105,6 +114,9 @@ def _instance_group_problems(config: Any, source: Source, gpu_count: int) -> lis
     problems = []
     for index, group in enumerate(config.instance_group):
         problems += _group_problems(config, group, f"instance_group[{index}]", source, gpu_count)
+    if config.instance_group and all(group.passive for group in config.instance_group):
+        text = "every instance is passive, so no request would ever be answered; set it to false for one group"
+        problems.append(source.problem("instance_group[0].passive", text))
     return problems
 
 

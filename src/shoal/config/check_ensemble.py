@@ -34,6 +34,7 @@ def _shape_problems(config: Any, source: Source) -> Iterator[Problem]:
 
 def _step_problems(config: Any, source: Source) -> Iterator[Problem]:
     written: dict[str, int] = {}
+    inputs = {tensor.name for tensor in config.input}
     for index, step in enumerate(config.ensemble_scheduling.step):
         path = f"ensemble_scheduling.step[{index}]"
         if not step.model_name:
@@ -45,6 +46,8 @@ def _step_problems(config: Any, source: Source) -> Iterator[Problem]:
             if tensor in written:
                 text = f"tensor '{tensor}' is written by step {written[tensor]} already"
                 yield source.problem(f'{path}.output_map["{key}"]', text)
+            if tensor in inputs:
+                yield source.problem(f'{path}.output_map["{key}"]', f"tensor '{tensor}' is an input of the ensemble")
             written.setdefault(tensor, index)
 
 

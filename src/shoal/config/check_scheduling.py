@@ -1,4 +1,4 @@
-"""The rules for dynamic batching and sequence batching."""
+"""The rules for dynamic batching and the response cache."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shoal.config.problem import Problem, Source
-
-_CORRELATION_ID_TYPES = {4: "TYPE_UINT32", 5: "TYPE_UINT64", 8: "TYPE_INT32", 9: "TYPE_INT64", 13: "TYPE_STRING"}
-_VALUE_LISTS = ("int32_false_true", "fp32_false_true", "bool_false_true")
 
 
 def dynamic_batching_problems(config: Any, source: Source) -> list[Problem]:
@@ -56,60 +53,12 @@ def _ordering_problems(batching: Any, source: Source) -> Iterator[Problem]:
             yield source.problem(f"dynamic_batching.{name}.timeout_action", text)
 
 
-def sequence_batching_problems(config: Any, source: Source) -> list[Problem]:
-    """What is wrong with ``sequence_batching``."""
-    problems = list(_cache_problems(config, source))
-    if not config.HasField("sequence_batching"):
-        return problems
-    batching = config.sequence_batching
-    sizes = batching.oldest.preferred_batch_size
-    problems += _size_problems(sizes, "sequence_batching.oldest.preferred_batch_size", config.max_batch_size, source)
-    if not 0 <= batching.direct.minimum_slot_utilization <= 1:
-        text = f"must be from 0 to 1, found {batching.direct.minimum_slot_utilization:g}"
-        problems.append(source.problem("sequence_batching.direct.minimum_slot_utilization", text))
-    return problems + list(_control_problems(batching, source))
-
-
-def _cache_problems(config: Any, source: Source) -> Iterator[Problem]:
+def cache_problems(config: Any, source: Source) -> Iterator[Problem]:
+    """The schedulers that the response cache does not go with."""
     for other, uses in (
-        ("sequence_batching", config.HasField("sequence_batching")),
-        ("a decoupled transaction policy", config.model_transaction_policy.decoupled),
+        ("sequence batching scheduler", config.HasField("sequence_batching")),
+        ("'decoupled' transaction policy", config.model_transaction_policy.decoupled),
     ):
         if uses and config.response_cache.enable:
-            yield source.problem("response_cache.enable", f"must be false in a model with {other}")
-
-
-def _control_problems(batching: Any, source: Source) -> Iterator[Problem]:
-    names: set[str] = set()
-    kinds: set[int] = set()
-    for index, tensor in enumerate(batching.control_input):
-        path = f"sequence_batching.control_input[{index}]"
-        if not tensor.name:
-            yield source.problem(f"{path}.name", "must be given")
-        elif tensor.name in names:
-            yield source.problem(f"{path}.name", f"'{tensor.name}' is the name of another control input as well")
-        names.add(tensor.name)
-        for number, control in enumerate(tensor.control):
-            place = f"{path}.control[{number}]"
-            if control.kind in kinds:
-                kind = control.Kind.Name(control.kind)
-                yield source.problem(f"{place}.kind", f"{kind} stands in this configuration for the second time")
-            kinds.add(control.kind)
-            yield from _values_problems(control, place, source)
-
-
-def _values_problems(control: Any, path: str, source: Source) -> Iterator[Problem]:
-    kind = control.Kind.Name(control.kind)
-    given = [name for name in _VALUE_LISTS if getattr(control, name)]
-    if control.kind == control.CONTROL_SEQUENCE_CORRID:
-        if given:
-            yield source.problem(f"{path}.{given[0]}", f"{kind} has a data_type and no false and true values")
-        if control.data_type not in _CORRELATION_ID_TYPES:
-            allowed = ", ".join(_CORRELATION_ID_TYPES.values())
-            yield source.problem(f"{path}.data_type", f"must be one of {allowed} for {kind}")
-    elif len(given) != 1:
-        found = f"found {' and '.join(given)}" if given else "found none"
-        yield source.problem(path, f"{kind} needs exactly one of {', '.join(_VALUE_LISTS)}; {found}")
-    elif len(getattr(control, given[0])) != 2:
-        count = len(getattr(control, given[0]))
-        yield source.problem(f"{path}.{given[0]}", f"needs two values, for false and for true, found {count}")
+            text = f"Response Cache does not currently support model {config.name} with {other}"
+            yield source.problem("response_cache.enable", f"{text}. Please disable the response cache.")

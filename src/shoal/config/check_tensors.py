@@ -8,7 +8,6 @@ from typing import Any
 
 from shoal.config.problem import Problem, Source
 from shoal.datatypes import BY_CONFIG
-from shoal.errors import nearest
 
 TENSORRT = "tensorrt_plan"
 
@@ -104,41 +103,3 @@ def _layout_problems(config: Any, tensor: Any, path: str, source: Source) -> Ite
         yield source.problem(f"{path}.is_non_linear_format_io", f"needs 3 dims, found {len(tensor.dims)}")
     if getattr(tensor, "allow_ragged_batch", False) and config.max_batch_size == 0:
         yield source.problem(f"{path}.allow_ragged_batch", "needs a model with max_batch_size of 1 or more")
-
-
-def batch_io_problems(config: Any, source: Source) -> list[Problem]:
-    """What is wrong with the tensors that are made of a batch or cut by it."""
-    inputs = [tensor.name for tensor in config.input]
-    outputs = [tensor.name for tensor in config.output]
-    problems = []
-    for index, batch_input in enumerate(config.batch_input):
-        path = f"batch_input[{index}]"
-        problems += _source_problems(batch_input, path, inputs, source)
-        if batch_input.data_type not in (8, 11):
-            problems.append(source.problem(f"{path}.data_type", "must be TYPE_INT32 or TYPE_FP32"))
-    for index, batch_output in enumerate(config.batch_output):
-        path = f"batch_output[{index}]"
-        problems += _source_problems(batch_output, path, inputs, source)
-        problems += _target_problems(batch_output.target_name, f"{path}.target_name", outputs, source)
-    return problems
-
-
-def _source_problems(tensor: Any, path: str, inputs: Sequence[str], source: Source) -> list[Problem]:
-    place = f"{path}.source_input"
-    problems = [
-        source.problem(f"{place}[{index}]", f"there is no input '{name}'{nearest(name, inputs)}")
-        for index, name in enumerate(tensor.source_input)
-        if name not in inputs
-    ]
-    if len(tensor.source_input) != 1:
-        kind = tensor.Kind.Name(tensor.kind)
-        problems.append(source.problem(place, f"{kind} needs exactly 1 source input, found {len(tensor.source_input)}"))
-    return problems
-
-
-def _target_problems(names: Sequence[str], path: str, outputs: Sequence[str], source: Source) -> Iterator[Problem]:
-    for index, name in enumerate(names):
-        if name not in outputs:
-            yield source.problem(f"{path}[{index}]", f"there is no output '{name}'{nearest(name, outputs)}")
-        elif name in names[:index]:
-            yield source.problem(f"{path}[{index}]", f"'{name}' stands here for the second time")

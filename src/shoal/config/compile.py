@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shoal.config.compile_sequence import CompiledSequence, compile_sequence
 from shoal.config.complete import complete_instance_groups
+from shoal.config.latency_target import latency_target_us
+from shoal.config.padding_check import backend_dims, compile_padding, made_by_padding
 from shoal.config.spec import (
     BatchingSpec,
     BatchInputSpec,
@@ -43,17 +47,25 @@ def compile_spec(config: Any, version: int, model_dir: Path, gpu_count: int) -> 
     sequence: CompiledSequence | _NoSequence = (
         compile_sequence(config, model_dir) if config.HasField("sequence_batching") else _NO_SEQUENCE
     )
-    batch_inputs, derived = _batch_inputs(config, len(sequence.made_inputs))
+    for_padding = made_by_padding(config)
+    inputs = tuple(_input(tensor) for tensor in config.input if tensor.name not in for_padding)
+    if config.backend == "python" and config.HasField("sequence_batching"):
+        # A Python model gets ragged requests one by one, and the controls of a sequence with the gathered batch.
+        inputs = tuple(replace(tensor, allow_ragged_batch=False) for tensor in inputs)
+    names = [tensor.name for tensor in inputs]
+    batch_inputs, derived = _batch_inputs(config, names, len(sequence.made_inputs))
+    masks = tuple(_input(tensor) for name in for_padding for tensor in config.input if tensor.name == name)
+    first_mask = len(inputs) + len(sequence.made_inputs) + len(derived)
     return ModelSpec(
         name=config.name,
         version=version,
         backend=config.backend,
         platform=config.platform or config.backend,
         max_batch_size=config.max_batch_size,
-        inputs=tuple(_input(tensor) for tensor in config.input),
+        inputs=inputs,
         outputs=tuple(_output(tensor, model_dir) for tensor in config.output),
         instances=_instances(config, gpu_count),
-        batching=_batching(config.dynamic_batching) if config.HasField("dynamic_batching") else None,
+        batching=_batching(config) if config.HasField("dynamic_batching") else None,
         parameters={name: config.parameters[name].string_value for name in config.parameters},
         filename=config.default_model_filename,
         metric_tags=dict(config.metric_tags),
@@ -61,10 +73,11 @@ def compile_spec(config: Any, version: int, model_dir: Path, gpu_count: int) -> 
         ensemble=_ensemble(config.ensemble_scheduling) if config.HasField("ensemble_scheduling") else None,
         decoupled=config.model_transaction_policy.decoupled,
         cached=config.response_cache.enable,
-        made_inputs=sequence.made_inputs + derived,
+        made_inputs=sequence.made_inputs + derived + masks,
         made_outputs=sequence.made_outputs,
         batch_inputs=batch_inputs,
-        batch_outputs=_batch_outputs(config),
+        batch_outputs=_batch_outputs(config, names),
+        padding=compile_padding(config, names, first_mask),
     )
 
 
@@ -87,22 +100,29 @@ def _ensemble(scheduling: Any) -> EnsembleSpec:
     return EnsembleSpec(tuple(steps), scheduling.max_inflight_requests)
 
 
-def _batch_inputs(config: Any, first: int) -> tuple[tuple[BatchInputSpec, ...], tuple[TensorSpec, ...]]:
+def _batch_inputs(
+    config: Any, sources: Sequence[str], first: int
+) -> tuple[tuple[BatchInputSpec, ...], tuple[TensorSpec, ...]]:
     """The derived inputs, and the tensors that carry them, which are numbered from ``first``."""
-    sources = [tensor.name for tensor in config.input]
     specs: list[BatchInputSpec] = []
     tensors: list[TensorSpec] = []
     for entry in config.batch_input:
         datatype = BY_NUMBER[entry.data_type]
         numbers = range(first + len(tensors), first + len(tensors) + len(entry.target_name))
-        tensors += [TensorSpec(name, datatype, (-1,)) for name in entry.target_name]
         source = sources.index(entry.source_input[0])
-        specs.append(BatchInputSpec(entry.Kind.Name(entry.kind), tuple(numbers), datatype, source))
+        kind = entry.Kind.Name(entry.kind)
+        dims = (_rank(config, entry.source_input[0]),) if kind == "BATCH_ITEM_SHAPE" else ()
+        tensors += [TensorSpec(name, datatype, dims) for name in entry.target_name]
+        specs.append(BatchInputSpec(kind, tuple(numbers), datatype, source))
     return tuple(specs), tuple(tensors)
 
 
-def _batch_outputs(config: Any) -> tuple[BatchOutputSpec, ...]:
-    sources = [tensor.name for tensor in config.input]
+def _rank(config: Any, name: str) -> int:
+    """How many dims an input has for the backend."""
+    return next(len(backend_dims(tensor)) for tensor in config.input if tensor.name == name)
+
+
+def _batch_outputs(config: Any, sources: Sequence[str]) -> tuple[BatchOutputSpec, ...]:
     outputs = [tensor.name for tensor in config.output]
     return tuple(
         BatchOutputSpec(tuple(map(outputs.index, entry.target_name)), sources.index(entry.source_input[0]))
@@ -160,7 +180,8 @@ def _instances(config: Any, gpu_count: int) -> tuple[InstanceSpec, ...]:
     )
 
 
-def _batching(batching: Any) -> BatchingSpec:
+def _batching(config: Any) -> BatchingSpec:
+    batching = config.dynamic_batching
     policies = batching.priority_queue_policy
     return BatchingSpec(
         preferred_batch_sizes=tuple(batching.preferred_batch_size),
@@ -170,6 +191,7 @@ def _batching(batching: Any) -> BatchingSpec:
         default_priority_level=batching.default_priority_level,
         default_queue_policy=_policy(batching.default_queue_policy),
         priority_queue_policies={level: _policy(policies[level]) for level in sorted(policies)},
+        latency_target_us=latency_target_us(config),
     )
 
 

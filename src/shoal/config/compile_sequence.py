@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shoal.config.check_sequences import INITIAL_STATE_FOLDER
 from shoal.config.spec import (
     ControlKind,
     ControlSpec,
@@ -17,7 +18,6 @@ from shoal.config.spec import (
 from shoal.datatypes import BY_NUMBER, DataType, element_count
 from shoal.errors import ConfigError
 
-INITIAL_STATE_FOLDER = "initial_state"
 _VALUES = {
     "int32_false_true": DataType.INT32,
     "fp32_false_true": DataType.FP32,
@@ -41,7 +41,7 @@ def compile_sequence(config: Any, model_dir: Path) -> CompiledSequence:
         model_dir: the model's folder, where the files of initial states are.
 
     Raises:
-        ConfigError: the file of an initial state cannot be read or does not have the length of its shape.
+        ConfigError: the file of an initial state cannot be read any more.
     """
     batching = config.sequence_batching
     controls: list[ControlSpec] = []
@@ -112,9 +112,8 @@ def _initial(state: Any, model_dir: Path) -> tuple[bytes, tuple[int, ...]]:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError([f"{path}: the initial state cannot be read: {error.strerror}"]) from None
-    expected = element_count(dims) * datatype.itemsize
-    if datatype is not DataType.BYTES and len(data) != expected:
-        raise ConfigError([f"{path}: the initial state has {len(data)} bytes, its shape {list(dims)} needs {expected}"])
+    if datatype is not DataType.BYTES:
+        data = data[: element_count(dims) * datatype.itemsize]  # what follows is left alone, as in Triton
     return data, dims
 
 

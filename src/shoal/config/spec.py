@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from shoal.config.padding import PaddingSpec
 from shoal.datatypes import DataType
 from shoal.requests import Shape
 
@@ -95,7 +96,11 @@ class QueuePolicySpec:
 
 @dataclass(frozen=True, slots=True)
 class BatchingSpec:
-    """The dynamic batcher's settings; Triton's ``dynamic_batching`` with units in the names."""
+    """The dynamic batcher's settings; Triton's ``dynamic_batching`` with units in the names.
+
+    ``latency_target_us`` comes from the model's parameter of that name; with it the batcher chooses its own sizes and
+    delay. 0 for none.
+    """
 
     preferred_batch_sizes: tuple[int, ...] = ()
     max_queue_delay_us: int = 0
@@ -104,6 +109,7 @@ class BatchingSpec:
     default_priority_level: int = 0
     default_queue_policy: QueuePolicySpec = field(default_factory=QueuePolicySpec)
     priority_queue_policies: Mapping[int, QueuePolicySpec] = field(default_factory=dict)
+    latency_target_us: int = 0
 
 
 class ControlKind(Enum):
@@ -256,11 +262,12 @@ class ModelSpec:
         ensemble: the steps of an ensemble, None for a model of its own.
         decoupled: whether a request may get any number of responses.
         cached: whether responses are kept in the response cache.
-        made_inputs: inputs that the server makes: controls, batch inputs and states, in this order. Their dims are
-            without the batch dimension, and they are numbered on after ``inputs``.
+        made_inputs: inputs that the server makes: controls and states, batch inputs, and those of the padding, in this
+            order. Their dims are without the first dimension, and they are numbered on after ``inputs``.
         made_outputs: outputs that the server keeps to itself (states), numbered on after ``outputs``.
         batch_inputs: inputs derived from the shapes of a batch's requests.
         batch_outputs: outputs cut by the shapes of an input.
+        padding: how unequal lengths are padded to share a batch; None when they are not.
     """
 
     name: str
@@ -283,6 +290,7 @@ class ModelSpec:
     made_outputs: tuple[TensorSpec, ...] = ()
     batch_inputs: tuple[BatchInputSpec, ...] = ()
     batch_outputs: tuple[BatchOutputSpec, ...] = ()
+    padding: PaddingSpec | None = None
 
     @property
     def all_inputs(self) -> tuple[TensorSpec, ...]:

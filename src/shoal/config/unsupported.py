@@ -34,22 +34,14 @@ def _present(_value: Any) -> bool:
 
 
 UNSUPPORTED = (
-    Unsupported("sequence_batching", _present, "leave it out, and keep the state in the client"),
-    Unsupported("ensemble_scheduling", _present, "call the models one after the other, or from a Python model"),
-    Unsupported("batch_input", _given, "compute it in the model"),
-    Unsupported("batch_output", _given, "compute it in the model"),
-    Unsupported("input[].allow_ragged_batch", _given, "pad the requests to one shape"),
-    Unsupported("response_cache.enable", _given, "set it to false"),
+    Unsupported("ensemble_scheduling.step[].model_namespace", _given, "leave it out"),
     Unsupported("model_warmup", _given, "leave it out, and send a request of your own after the start"),
-    Unsupported("model_transaction_policy.decoupled", _given, "set it to false, and give each request one response"),
     Unsupported("model_repository_agents", _present, "leave it out"),
     Unsupported("model_operations", _present, "leave it out"),
     Unsupported("model_metrics", _present, "leave it out; the metrics keep their default buckets"),
     Unsupported("cc_model_filenames", _given, "use default_model_filename"),
     Unsupported("runtime", _given, "leave it out"),
-    Unsupported("instance_group[].rate_limiter.resources", _given, "leave them out, and set count instead"),
     Unsupported("instance_group[].secondary_devices", _given, "leave them out"),
-    Unsupported("instance_group[].passive", _given, "set it to false"),
 )
 """In the order of ``ModelConfig``'s documentation."""
 

@@ -20,12 +20,15 @@ import weakref
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shoal.errors import UnavailableError
+
+if TYPE_CHECKING:
+    import asyncio
 
 ARENA_NBYTES = 1 << 34
 """Address space of an arena; pages exist only once they are touched."""
@@ -33,6 +36,8 @@ SMALLEST_ARENA_NBYTES = 1 << 26
 SMALLEST_BLOCK_BITS = 12
 KEPT_NBYTES = 1 << 27
 """Pages that a burst touched up to here are kept; beyond it they go back to the system when the burst is over."""
+QUIET_S = 1.0
+"""A burst is over when no other came for so long: getting pages back from the system takes longer than writing them."""
 TRIMMED_BITS = 20
 ALIGNMENT = 64
 
@@ -109,6 +114,8 @@ class Arena:
         self._free: list[set[int]] = [set() for _ in range(self._top_bits + 1)]
         self._free[self._top_bits].add(0)
         self._touched_nbytes = 0
+        self._recent_nbytes = 0
+        self._quiet: asyncio.TimerHandle | None = None
         self._thread = threading.get_ident()
         self._returned: deque[Block] = deque()
 
@@ -136,7 +143,10 @@ class Arena:
         bits = max(SMALLEST_BLOCK_BITS, (nbytes - 1).bit_length())
         block = Block(self._take(bits, nbytes), bits)
         self.used_nbytes += block.nbytes
-        self._touched_nbytes = max(self._touched_nbytes, block.offset + block.nbytes)
+        end = block.offset + block.nbytes
+        if end > self._recent_nbytes:
+            self._recent_nbytes = end
+            self._touched_nbytes = max(self._touched_nbytes, end)
         return block
 
     def _take(self, bits: int, nbytes: int) -> int:
@@ -165,7 +175,26 @@ class Arena:
             offset = min(offset, buddy)
             bits += 1
         self._free[bits].add(offset)
-        if self._touched_nbytes > KEPT_NBYTES and self.used_nbytes <= KEPT_NBYTES // 8:
+        if self._touched_nbytes > KEPT_NBYTES and self.used_nbytes <= KEPT_NBYTES // 8 and self._quiet is None:
+            self._trim_when_quiet()
+
+    def _trim_when_quiet(self) -> None:
+        """Wait for another burst; without an event loop to wait on, do not."""
+        from asyncio import get_running_loop  # noqa: PLC0415 - workers import this file, and need no asyncio
+
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            self._trim()
+            return
+        self._recent_nbytes = 0
+        self._quiet = loop.call_later(QUIET_S, self._trim_if_quiet)
+
+    def _trim_if_quiet(self) -> None:
+        self._quiet = None
+        if self._recent_nbytes > KEPT_NBYTES:
+            self._trim_when_quiet()
+        else:
             self._trim()
 
     def _trim(self) -> None:
@@ -177,7 +206,7 @@ class Arena:
                 if advice is not None and nbytes > 0:
                     with suppress(OSError):
                         self.mapping.memory.madvise(advice, offset, nbytes)
-        self._touched_nbytes = 0
+        self._touched_nbytes = self._recent_nbytes = 0
 
     def lend(self, block: Block) -> memoryview:
         """The block's bytes as a view; the block is free again when the view and all its slices are gone."""
@@ -194,6 +223,9 @@ class Arena:
 
     def close(self) -> None:
         """Close the descriptor; the memory itself goes with its last view. Closing twice is harmless."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

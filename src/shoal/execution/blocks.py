@@ -7,6 +7,7 @@ to them, the next batch gets another, and the lent one is free again when its la
 from __future__ import annotations
 
 from shoal.execution.arena import Arena, Block
+from shoal.execution.marks import Marks
 from shoal.requests import Buffer, InferRequest
 
 KEPT_NBYTES = 1 << 20
@@ -16,9 +17,13 @@ LARGE_NBYTES = 64 * 1024
 
 
 class InstanceBlocks:
-    """The blocks of one instance; used by one batch at a time."""
+    """The blocks of one instance; used by one batch at a time.
 
-    __slots__ = ("_arena", "_input", "_kept", "_lent", "_outputs")
+    Attributes:
+        marks: what the worker is told of single requests.
+    """
+
+    __slots__ = ("_arena", "_input", "_kept", "_lent", "_outputs", "marks")
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
@@ -26,6 +31,7 @@ class InstanceBlocks:
         self._outputs: list[Block] = []
         self._lent: list[tuple[Block, memoryview]] = []
         self._kept: dict[int, Block | list[InferRequest]] = {}
+        self.marks = Marks(arena)
 
     def input_room(self, nbytes: int) -> Block:
         """The block for a batch's gathered inputs.
@@ -120,6 +126,7 @@ class InstanceBlocks:
 
     def release(self) -> None:
         """Give everything back; only after the worker is gone, which might still read or write."""
+        self.marks.release()
         for offset in tuple(self._kept):
             self.unkeep(offset)
         self._lent.clear()

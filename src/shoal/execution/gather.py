@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from shoal.config.spec import ModelSpec
 from shoal.datatypes import element_count
 from shoal.execution.arena import ALIGNMENT, Block, Mapping, align
+from shoal.execution.batch_inputs import BatchInputs
 from shoal.execution.blocks import LARGE_NBYTES, InstanceBlocks
 from shoal.execution.messages import BatchDone, Info, Place, RunBatch, encodable, frame
+from shoal.execution.sequence_inputs import asked_sequence, sequence_info
+from shoal.execution.unequal_inputs import UnequalInputs
 from shoal.protocols.parameters import SCHEDULING
 from shoal.requests import Buffer, InferRequest, RequestPlan
 from shoal.scheduling.contract import Batch, MadeInput
@@ -30,8 +33,8 @@ class OutputSizes:
     def __init__(self, spec: ModelSpec) -> None:
         self._row_nbytes = 0
         self._learned_row_nbytes = 0
-        self._padding_nbytes = LEAST_ROOM_NBYTES + ALIGNMENT * len(spec.outputs)
-        for tensor in spec.outputs:
+        self._padding_nbytes = LEAST_ROOM_NBYTES + ALIGNMENT * len(spec.all_outputs)
+        for tensor in spec.all_outputs:
             dims = tensor.dims if tensor.reshape is None else tensor.reshape
             if -1 not in dims:
                 self._row_nbytes += element_count(dims) * tensor.datatype.itemsize
@@ -81,13 +84,21 @@ class Gatherer:
         self, spec: ModelSpec, mapping: Mapping, *, takes_pieces: bool, makers: Sequence[MakeInputs] = ()
     ) -> None:
         self.sizes = OutputSizes(spec)
-        self._makers = makers
+        self._makers: list[MakeInputs] = list(makers)
+        if spec.batch_inputs and not takes_pieces:
+            self._makers.append(BatchInputs(spec))
         self._takes_pieces = takes_pieces
+        ragged = any(tensor.allow_ragged_batch for tensor in spec.inputs)
+        self._in_pieces = ragged and takes_pieces
+        self._unequal: UnequalInputs | None = None
+        if spec.padding is not None or (ragged and not takes_pieces):
+            self._unequal = UnequalInputs(spec, mapping)
         self._mapping = mapping
         self._batched = spec.max_batch_size > 0
-        self._itemsizes = [tensor.datatype.itemsize or 1 for tensor in spec.inputs]
+        self._itemsizes = [tensor.datatype.itemsize or 1 for tensor in spec.all_inputs]
         self._all_outputs = tuple(range(len(spec.outputs)))
         self._output_names = [tensor.name for tensor in spec.outputs]
+        self._public = len(spec.inputs)
 
     def message(self, batch: Batch, blocks: InstanceBlocks) -> bytes:
         """Gather the batch's inputs into the instance's blocks, and frame the message that says where they are.
@@ -100,9 +111,13 @@ class Gatherer:
         """
         requests = batch.requests
         plan = requests[0].plan
-        if self._makers:
+        if self._unequal is not None:
+            return frame(self._with_unequal(batch, blocks, self._unequal))
+        if self._makers or batch.turns is not None:
             return frame(self._with_made(batch, blocks))
         prepared = self._prepared(plan)
+        if self._in_pieces:
+            return frame(self._left_in_place(batch, blocks))
         if prepared.direct and (self._takes_pieces or len(requests) == 1):
             return frame(self._left_in_place(batch, blocks))
         columns = self._columns(requests)
@@ -123,22 +138,47 @@ class Gatherer:
             known = prepared.frames[key] = frame(self._message(batch, self._places(batch, start, sizes), room))
         return known
 
+    def _with_unequal(self, batch: Batch, blocks: InstanceBlocks, unequal: UnequalInputs) -> RunBatch:
+        """The message of a batch whose requests differ in length."""
+        made = [_joined(tensor) for make in self._makers for tensor in make(batch)]
+        places = unequal.places(batch, made, blocks)
+        return self._message(batch, places, self._room(batch, blocks))
+
     def _with_made(self, batch: Batch, blocks: InstanceBlocks) -> RunBatch:
         """The message of a batch whose model gets inputs that the server makes."""
-        made = [tensor for make in self._makers for tensor in make(batch)]
-        columns = [*self._columns(batch.requests), *([tensor.data] for tensor in made)]
-        sizes = [sum(map(len, column)) for column in columns]
-        start = offset = blocks.input_room(sum(map(align, sizes)) or 1).offset
-        for column, nbytes in zip(columns, sizes, strict=True):
-            self._write(column, offset, nbytes)
-            offset += align(nbytes)
-        first = len(columns) - len(made)
-        places = self._places(batch, start, sizes[:first])
-        offset = start + sum(map(align, sizes[:first]))
-        for tensor, nbytes in zip(made, sizes[first:], strict=True):
-            places.append((tensor.input, offset, nbytes, tensor.shape))
-            offset += align(nbytes)
+        tensors = [(index, shape, column) for (index, _, _, shape), column in self._given(batch)]
+        for tensor in [tensor for make in self._makers for tensor in make(batch)]:
+            tensors.append((tensor.input, tensor.shape, (tensor.data,) if tensor.rows is None else tensor.rows))
+        places: list[Place] = []
+        copied_nbytes = 0
+        for index, shape, column in tensors:
+            nbytes = sum(map(len, column))
+            offset = self._found(index, column[0]) if nbytes >= LARGE_NBYTES and len(column) == 1 else -1
+            if offset < 0:
+                copied_nbytes += align(nbytes)
+            places.append((index, offset, nbytes, shape))
+        free = blocks.input_room(copied_nbytes or 1).offset
+        for slot, (index, offset, nbytes, shape) in enumerate(places):
+            if offset < 0:
+                self._write(tensors[slot][2], free, nbytes)
+                places[slot] = (index, free, nbytes, shape)
+                free += align(nbytes)
         return self._message(batch, places, self._room(batch, blocks))
+
+    def _given(self, batch: Batch) -> Iterator[tuple[Place, Sequence[Buffer]]]:
+        """The inputs that clients sent: what they are, and their bytes."""
+        columns = self._columns(batch.requests)
+        return zip(self._places(batch, 0, [0] * len(columns)), columns, strict=True)
+
+    def _found(self, index: int, data: Buffer) -> int:
+        """Where a large tensor lies that can be read there; -1 for what must be copied.
+
+        A state is not read where it lies by a backend that might hold on to it or change it.
+        """
+        if self._takes_pieces and index >= self._public:
+            return -1
+        offset = self._mapping.offset_of(data)
+        return -1 if offset % self._itemsizes[index] else offset
 
     def _room(self, batch: Batch, blocks: InstanceBlocks) -> Block:
         return blocks.output_room(self.sizes.estimate_nbytes(batch.rows))
@@ -146,10 +186,12 @@ class Gatherer:
     def _message(self, batch: Batch, inputs: list[Place], room: Block) -> RunBatch:
         rows = [request.plan.rows for request in batch.requests]
         infos = [self._prepared(request.plan).info for request in batch.requests]
+        if batch.turns is not None:
+            infos = list(map(sequence_info, infos, batch.turns))
         told = None if infos.count(None) == len(infos) else [info or Info() for info in infos]
         return RunBatch(rows, inputs, room.offset, room.nbytes, told)
 
-    def _columns(self, requests: list[InferRequest]) -> list[list[Buffer]]:
+    def _columns(self, requests: list[InferRequest]) -> list[Sequence[Buffer]]:
         """For every input the bytes of every request."""
         return [[_data(request, slot) for request in requests] for slot in range(len(requests[0].plan.inputs))]
 
@@ -220,13 +262,18 @@ class Gatherer:
                 if name not in SCHEDULING
             }
             names = tuple(self._output_names[index] for index in plan.outputs)
-            info = Info(encodable(head.request_id), parameters, names, plan.priority, plan.timeout_us)
+            request_id = encodable(head.request_id)
+            info = Info(request_id, parameters, names, plan.priority, plan.timeout_us, *asked_sequence(head))
         direct = [
             slot
             for slot, planned in enumerate(plan.inputs)
             if planned.data is None and plan.payload_nbytes[planned.position] >= LARGE_NBYTES
         ]
         return Prepared(info, direct)
+
+
+def _joined(tensor: MadeInput) -> MadeInput:
+    return tensor if tensor.rows is None else MadeInput(tensor.input, b"".join(tensor.rows), tensor.shape)
 
 
 def _data(request: InferRequest, slot: int) -> Buffer:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -17,11 +19,17 @@ from shoal.execution.messages import (
     BatchDone,
     FrameReader,
     FromInstance,
+    Released,
     RoomGranted,
     RoomNeeded,
+    Streamed,
     frame,
 )
 from shoal.scheduling.contract import Batch
+
+PIPE_NBYTES = 64 * 1024
+"""What a pipe holds on Linux."""
+WIDE_PIPE_NBYTES = 1024 * 1024
 
 _decode: Callable[[bytes], FromInstance] = msgspec.msgpack.Decoder(FromInstance).decode
 
@@ -47,6 +55,7 @@ class InstanceChannel:
         spec: InstanceSpec,
         arena: Arena,
         on_done: Callable[[InstanceChannel, BatchDone], None],
+        on_streamed: Callable[[InstanceChannel, Streamed], None],
         on_closed: Callable[[InstanceChannel], None],
     ) -> None:
         self.number = number
@@ -56,6 +65,7 @@ class InstanceChannel:
         self.batch: Batch | None = None
         self.taken_ns = 0
         self._on_done = on_done
+        self._on_streamed = on_streamed
         self._on_closed = on_closed
         self._reader = FrameReader()
         self._unsent = b""
@@ -109,13 +119,25 @@ class InstanceChannel:
             self.close()
             self._on_closed(self)
             return
+        if len(data) == PIPE_NBYTES:
+            self._widen()
         for part in self._reader.split(data):
             message = _decode(part)
-            if type(message) is RoomNeeded:
+            if type(message) is BatchDone:
+                self._on_done(self, message)
+            elif type(message) is Streamed:
+                self._on_streamed(self, message)
+            elif type(message) is RoomNeeded:
                 self._grant(message.nbytes)
             else:
-                assert isinstance(message, BatchDone)
-                self._on_done(self, message)
+                assert isinstance(message, Released)
+                for offset in message.offsets:
+                    self.blocks.unkeep(offset)
+
+    def _widen(self) -> None:
+        """The pipe was full, as with large responses of a decoupled model: with more room they take fewer turns."""
+        with suppress(AttributeError, OSError):  # another system, or one that allows its user no more
+            fcntl.fcntl(self._reads, fcntl.F_SETPIPE_SZ, WIDE_PIPE_NBYTES)
 
     def _grant(self, nbytes: int) -> None:
         try:

@@ -20,41 +20,66 @@ from shoal.datatypes import DataType
 from shoal.errors import InternalError, ShoalError, Status
 from shoal.execution.arena import Mapping
 from shoal.execution.bytes_arrays import decode_bytes, encode_bytes
+from shoal.execution.instance_streams import Control, InstanceStreams
 from shoal.execution.kept_inputs import KeptInputs
+from shoal.execution.marks import MarkReader
 from shoal.execution.messages import (
     BatchDone,
     BlockingChannel,
     Info,
+    NumberRequests,
     Outcome,
     Place,
+    Released,
     RoomGranted,
     RoomNeeded,
     RunBatch,
     ToInstance,
     encodable,
 )
-from shoal.execution.room import Room
+from shoal.execution.room import InlineRoom, Room
+from shoal.execution.single_buffers import add_single_buffers, single_buffers
 from shoal.requests import Parameter
+
+NOT_ITERATIVE = (
+    "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the model is not configured to handle "
+    "such a flag; set sequence_batching {{ iterative_sequence: true }} in the configuration of model '{model}'"
+)
 
 NUMPY_TYPES = {datatype: np.dtype(datatype.numpy or "u2") for datatype in DataType}
 """NumPy's type for each datatype; BF16 travels as its raw 16 bits."""
 
 
 class InstanceLoop:
-    """Serves one instance's channel until the server closes it."""
+    """Serves one instance's channel until the server closes it.
 
-    def __init__(self, instance: Instance, channel: tuple[int, int], spec: ModelSpec, mapping: Mapping) -> None:
+    Args:
+        instance: runs the batches.
+        channel: the descriptors to read from and to write to.
+        spec: the model.
+        mapping: the shared memory.
+        marks: where in it the instance's marks are.
+    """
+
+    def __init__(
+        self, instance: Instance, channel: tuple[int, int], spec: ModelSpec, mapping: Mapping, marks: int = 0
+    ) -> None:
         self._instance = instance
         self._channel = BlockingChannel(*channel, msgspec.msgpack.Decoder(ToInstance))
         self._mapping = mapping
         self._room = Room(mapping, self._grow)
-        self._kept = KeptInputs()
+        self._kept = KeptInputs(self._report_released)
+        self._streams = InstanceStreams(self._channel, MarkReader(mapping.view, marks), self._store_inline)
+        self._control: Control | None = None
         self._batched = spec.max_batch_size > 0
         self._inputs = [(tensor.name, tensor.datatype, NUMPY_TYPES[tensor.datatype]) for tensor in spec.all_inputs]
         self._outputs = {
             tensor.name: (index, NUMPY_TYPES[tensor.datatype]) for index, tensor in enumerate(spec.all_outputs)
         }
-        self._default_info = RequestInfo(outputs=tuple(tensor.name for tensor in spec.all_outputs))
+        self._default_info = RequestInfo(outputs=tuple(tensor.name for tensor in spec.outputs))
+        self._single_buffers = single_buffers(spec)
+        self._name = spec.name
+        self._iterative = spec.sequence is not None and spec.sequence.iterative
         self._input_ns = 0
 
     def run(self) -> None:
@@ -62,14 +87,29 @@ class InstanceLoop:
         try:
             with suppress(BrokenPipeError):  # the server closed the channel while the last batch ran
                 while (message := self._channel.receive()) is not None:
+                    if type(message) is NumberRequests:
+                        self._streams.numbers = message.numbers
+                        continue
                     assert isinstance(message, RunBatch)
                     done = self._serve(message)
                     self._kept.report(done)
                     self._channel.send(done)
+                    self._end_batch()
+            self._end_batch()
             self._instance.close()
         except BaseException:  # nobody else sees a thread's end: the process ends loudly, and the server replaces it
             traceback.print_exc()
             os._exit(1)
+
+    def _end_batch(self) -> None:
+        """The server knows of the batch's end: from now on what happens is told by itself."""
+        control, self._control = self._control, None
+        if control is not None:
+            control.batch_over()
+        self._kept.batch_over()
+
+    def _report_released(self, offsets: list[int]) -> None:
+        self._channel.send_afterthought(Released(offsets))
 
     def _serve(self, message: RunBatch) -> BatchDone:
         self._input_ns = 0
@@ -90,8 +130,11 @@ class InstanceLoop:
         if message.pieces is not None:
             batch.pieces = [self._place_inputs(places) for places in message.pieces]
         input_ns = self._input_ns = time.monotonic_ns()
+        batch.control = self._control = self._streams.control(input_ns)
         result = self._instance.execute(batch, room)
         infer_ns = time.monotonic_ns()
+        if self._single_buffers:
+            add_single_buffers(result, batch, self._single_buffers)
         done = BatchDone(input_ns, infer_ns, 0, [])
         self._store(result, message.rows, done)
         done.output_ns = time.monotonic_ns()
@@ -115,8 +158,16 @@ class InstanceLoop:
         return [self._info(info) for info in message.infos]
 
     def _info(self, info: Info) -> RequestInfo:
-        outputs = info.outputs or self._default_info.outputs
-        return RequestInfo(info.request_id, info.parameters, outputs, info.priority, info.timeout_us)
+        outputs = info.outputs or (self._default_info.outputs if info.ready else ())
+        return RequestInfo(
+            info.request_id,
+            info.parameters,
+            outputs,
+            info.priority,
+            info.timeout_us,
+            info.correlation_id,
+            info.flags,
+        )
 
     def _store(self, result: BatchResult, rows: list[int], done: BatchDone) -> None:
         if result.gathered is not None:
@@ -124,7 +175,8 @@ class InstanceLoop:
                 done.gathered.append(self._store_gathered(name, array, rows, done))
         else:
             assert result.per_request is not None
-            done.outcomes = [self._store_outcome(one) for one in result.per_request]
+            done.outcomes = [self._store_outcome(one, self._room) for one in result.per_request]
+            done.later = self._streams.later(result.per_request)
 
     def _store_gathered(self, name: str, array: Array, rows: list[int], done: BatchDone) -> Place:
         index, dtype = self._output(name, array)
@@ -141,20 +193,28 @@ class InstanceLoop:
         ends = np.cumsum(rows).tolist()
         return [encode_bytes(array[end - count : end]) for end, count in zip(ends, rows, strict=True)]
 
-    def _store_outcome(self, result: RequestResult) -> Outcome:
+    def _store_inline(self, result: RequestResult) -> tuple[Outcome, bytes | memoryview]:
+        """A response that goes out by itself, on whatever thread: its outcome, and the bytes of its outputs."""
+        room = InlineRoom()
+        return self._store_outcome(result, room), room.data()
+
+    def _store_outcome(self, result: RequestResult, room: Room | InlineRoom) -> Outcome:
         parameters = None
         if result.parameters:
             parameters = {encodable(str(name)): _plain(value) for name, value in result.parameters.items()}
+        if result.rescheduled and not self._iterative:
+            return Outcome([], Status.INTERNAL.name, NOT_ITERATIVE.format(model=self._name))
         if result.error is not None:
             return Outcome([], result.error.status.name, encodable(result.error.message), parameters)
-        return Outcome([self._store_one(*output) for output in result.outputs.items()], parameters=parameters)
+        places = [self._store_one(name, array, room) for name, array in result.outputs.items()]
+        return Outcome(places, parameters=parameters, rescheduled=result.rescheduled)
 
-    def _store_one(self, name: str, array: Array) -> Place:
+    def _store_one(self, name: str, array: Array, room: Room | InlineRoom) -> Place:
         index, dtype = self._output(name, array)
         if not dtype.hasobject:
-            return index, self._room.store(array), array.nbytes, array.shape
+            return index, room.store(array), array.nbytes, array.shape
         data = encode_bytes(array)
-        return index, self._room.store_bytes(data), len(data), array.shape
+        return index, room.store_bytes(data), len(data), array.shape
 
     def _output(self, name: str, array: Array) -> tuple[int, np.dtype[Any]]:
         """Which output this is; the server trusts what a worker says of its outputs, so it is checked here."""

@@ -8,14 +8,18 @@ sockets because descriptors travel along, and the one that every batch needs ove
   ``StartInstances`` -> ``Ready``, with ``LoadFailed`` in place of either answer.
 * server and instance, on a channel of its own (two pipes): ``RunBatch`` -> ``BatchDone``, one message each way per
   batch, whatever the number of requests. When the outputs outgrow the room that the server guessed: ``RoomNeeded``
-  -> ``RoomGranted``.
+  -> ``RoomGranted``. Of a decoupled model besides: ``NumberRequests`` before its ``RunBatch``, and ``Streamed`` for
+  every response, whenever it comes and from whatever thread.
 
-Tensors never travel here: a message holds their places in the arena.
+Tensors never travel here, those of ``Streamed`` aside: a message holds their places in the arena.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from collections import deque
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import msgspec
@@ -84,10 +88,17 @@ class Completed(msgspec.Struct, array_like=True, tag=5):
 
 
 class StartInstances(msgspec.Struct, array_like=True, tag=6):
-    """Load the model and start these instances, by their place in the spec; a channel comes along for each."""
+    """Load the model and start these instances, by their place in the spec; a channel comes along for each.
+
+    Attributes:
+        config: the serialized ``ModelConfig``.
+        numbers: the instances.
+        marks: where in the arena each one's marks are (``execution.marks``).
+    """
 
     config: bytes
     numbers: list[int]
+    marks: list[int]
 
 
 class Ready(msgspec.Struct, array_like=True, tag=7):
@@ -102,13 +113,19 @@ class LoadFailed(msgspec.Struct, array_like=True, tag=8):
 
 
 class Info(msgspec.Struct, array_like=True, omit_defaults=True):
-    """What a model may ask about one request; see ``backends.contract.RequestInfo``."""
+    """What a model may ask about one request; see ``backends.contract.RequestInfo``.
+
+    ``ready`` is False for a row that only fills the batch: nobody wants its outputs.
+    """
 
     request_id: str = ""
     parameters: dict[str, bool | int | float | str] = {}
     outputs: tuple[str, ...] = ()
     priority: int = 0
     timeout_us: int = 0
+    correlation_id: int | str = 0
+    flags: int = 0
+    ready: bool = True
 
 
 class RunBatch(msgspec.Struct, array_like=True, tag=9):
@@ -132,12 +149,16 @@ class RunBatch(msgspec.Struct, array_like=True, tag=9):
 
 
 class Outcome(msgspec.Struct, array_like=True, omit_defaults=True):
-    """One request's own outcome: its outputs, or a status name and a message."""
+    """One request's own outcome: its outputs, or a status name and a message.
+
+    With ``rescheduled`` it is no answer: the model wants to see the request again, and the outputs are states.
+    """
 
     outputs: list[Place]
     status: str = ""
     message: str = ""
     parameters: dict[str, bool | int | float | str] | None = None
+    rescheduled: bool = False
 
 
 class BatchDone(msgspec.Struct, array_like=True, tag=10):
@@ -154,6 +175,8 @@ class BatchDone(msgspec.Struct, array_like=True, tag=10):
         message: why it failed.
         kept: offsets of inputs that the model still holds: their memory must not be used again.
         released: offsets of inputs of earlier batches that it holds no longer.
+        later: of a model that is not decoupled, by the place of a request whose response comes as ``Streamed``, the
+            number that it will have; its outcome is empty.
     """
 
     input_ns: int
@@ -166,6 +189,7 @@ class BatchDone(msgspec.Struct, array_like=True, tag=10):
     message: str = ""
     kept: list[int] | None = None
     released: list[int] | None = None
+    later: dict[int, int] | None = None
 
 
 class RoomNeeded(msgspec.Struct, array_like=True, tag=11):
@@ -181,10 +205,41 @@ class RoomGranted(msgspec.Struct, array_like=True, tag=12):
     nbytes: int
 
 
+class NumberRequests(msgspec.Struct, array_like=True, tag=13):
+    """The numbers of the requests of the batch that comes next, for a decoupled model."""
+
+    numbers: list[int]
+
+
+class Streamed(msgspec.Struct, array_like=True, tag=14):
+    """One response of a request that is answered response by response.
+
+    Attributes:
+        number: the request.
+        outcome: the response, the places of its outputs counted from the start of ``data``; None for none.
+        data: the bytes of its outputs.
+        final: whether it is the request's last message.
+        times: in monotonic nanoseconds: when the request's batch lay before the model, when the model gave this
+            response, and when it was ready to be sent.
+    """
+
+    number: int
+    outcome: Outcome | None
+    data: memoryview
+    final: bool
+    times: tuple[int, int, int]
+
+
+class Released(msgspec.Struct, array_like=True, tag=15):
+    """Offsets of inputs of earlier batches that the model holds no longer; sent when no batch runs that could say it."""
+
+    offsets: list[int]
+
+
 FromForkServer = Spawned | Exited
 FromControl = Completed | Ready | LoadFailed
-FromInstance = BatchDone | RoomNeeded
-ToInstance = RunBatch | RoomGranted
+FromInstance = BatchDone | RoomNeeded | Streamed | Released
+ToInstance = RunBatch | RoomGranted | NumberRequests
 ToControl = LoadModel | StartInstances
 
 Message = TypeVar("Message")
@@ -205,17 +260,24 @@ def encodable(text: str) -> str:
 class FrameReader:
     """Cuts received bytes into messages' bytes."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "_missing", "_parts")
 
     def __init__(self) -> None:
         self._held = b""
+        self._parts: list[bytes] = []
+        self._missing = 0
 
     def split(self, received: bytes) -> list[bytes]:
         """The whole messages in what was received so far; a part of one is held back."""
         if not self._held and len(received) == int.from_bytes(received[:PREFIX_NBYTES], "little") + PREFIX_NBYTES:
             return [received[PREFIX_NBYTES:]]
-        data = self._held + received
-        messages, start = [], 0
+        if self._missing > len(received):  # of a long message: nothing is joined before it is whole
+            self._parts.append(received)
+            self._missing -= len(received)
+            return []
+        data = b"".join((self._held, *self._parts, received))
+        self._parts.clear()
+        messages, start, end = [], 0, 0
         while len(data) - start >= PREFIX_NBYTES:
             end = start + PREFIX_NBYTES + int.from_bytes(data[start : start + PREFIX_NBYTES], "little")
             if end > len(data):
@@ -223,13 +285,14 @@ class FrameReader:
             messages.append(data[start + PREFIX_NBYTES : end])
             start = end
         self._held = data[start:]
+        self._missing = max(0, end - len(data))
         return messages
 
 
 class BlockingChannel(Generic[Message]):
-    """A worker's end of a channel: blocking, one message at a time."""
+    """A worker's end of a channel: blocking. One thread receives, any thread sends."""
 
-    __slots__ = ("_decode", "_reader", "_reads", "_waiting", "_writes")
+    __slots__ = ("_afterthoughts", "_decode", "_lock", "_reader", "_reads", "_waiting", "_writes")
 
     def __init__(self, reads: int, writes: int, decoder: msgspec.msgpack.Decoder[Message]) -> None:
         self._reads = reads
@@ -237,6 +300,8 @@ class BlockingChannel(Generic[Message]):
         self._decode = decoder.decode
         self._reader = FrameReader()
         self._waiting: list[bytes] = []
+        self._lock = threading.Lock()
+        self._afterthoughts: deque[bytes] = deque()
 
     def receive(self) -> Message | None:
         """The next message; None when the other end is closed."""
@@ -254,5 +319,29 @@ class BlockingChannel(Generic[Message]):
             BrokenPipeError: the other end is closed.
         """
         data = frame(message)
-        while data:
-            data = data[os.write(self._writes, data) :]
+        with self._lock:
+            self._write(data)
+        if self._afterthoughts:
+            self._send_afterthoughts()
+
+    def send_afterthought(self, message: msgspec.Struct) -> None:
+        """Send a message from wherever an object is collected, which may be in the middle of another ``send``."""
+        self._afterthoughts.append(frame(message))
+        self._send_afterthoughts()
+
+    def _send_afterthoughts(self) -> None:
+        """Send what waits, unless a message is just being sent: whoever sends that one looks here afterwards."""
+        while self._afterthoughts and self._lock.acquire(blocking=False):
+            try:
+                with suppress(OSError):  # the server is gone, and nobody is left to be told
+                    while self._afterthoughts:
+                        self._write(self._afterthoughts.popleft())
+            finally:
+                self._lock.release()
+
+    def _write(self, data: bytes) -> None:
+        written = os.write(self._writes, data)
+        if written < len(data):
+            rest = memoryview(data)[written:]
+            while rest:
+                rest = rest[os.write(self._writes, rest) :]

@@ -78,3 +78,28 @@ class Room:
         offset = self._next
         self._next = align(offset + nbytes)
         return offset
+
+
+class InlineRoom:
+    """Where the outputs of one response go that travels inside its message: places are counted from its start."""
+
+    __slots__ = ("_nbytes", "_parts")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes | memoryview] = []
+        self._nbytes = 0
+
+    def store(self, array: Array) -> int:
+        """The place of an array's bytes."""
+        return self.store_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+    def store_bytes(self, data: bytes | memoryview) -> int:
+        """The place of these bytes."""
+        offset = self._nbytes
+        self._parts.append(data)
+        self._nbytes += len(data)
+        return offset
+
+    def data(self) -> bytes | memoryview:
+        """All of them; a single one is not copied."""
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)

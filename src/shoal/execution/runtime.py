@@ -16,24 +16,28 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shoal.clock import Clock
 from shoal.config.spec import BatchingSpec, InstanceSpec, ModelSpec
-from shoal.errors import CancelledError, InternalError, ShoalError, UnavailableError, WorkerError
+from shoal.errors import CancelledError, FailureReason, InternalError, ShoalError, UnavailableError, WorkerError
 from shoal.execution.arena import Arena
 from shoal.execution.gather import Gatherer
 from shoal.execution.instance import InstanceChannel
-from shoal.execution.messages import MAX_INSTANCES, BatchDone
+from shoal.execution.marks import CANCELLED, byte_of_place
+from shoal.execution.messages import MAX_INSTANCES, BatchDone, NumberRequests, Streamed, frame
 from shoal.execution.rate_grants import RateGate, RateGrants
 from shoal.execution.recorder import BatchTimes, Recorder
 from shoal.execution.scatter import Answer, Scatterer
+from shoal.execution.sequences import SequenceWork
+from shoal.execution.streams import RunningStreams
 from shoal.execution.worker_group import GroupEvents, WorkerGroup, WorkerOrder
 from shoal.execution.worker_process import WorkerProcess
 from shoal.requests import NOBODY, InferRequest, InferResponse, InnerRequest, RequestState
 from shoal.scheduling.admission import check_payload
 from shoal.scheduling.contract import Batch, DecidesByMeasurement, QueueStatistics, Scheduler
 from shoal.scheduling.ordering import ResponseOrder, keeps_order
+from shoal.scheduling.overload import Pace, ServerQueue
 from shoal.scheduling.sequence import SequenceScheduler
 
 HUNG_CHECKS = 4
@@ -53,11 +57,13 @@ class RuntimeSettings:
         clock: the clock.
         execution_timeout_s: a batch that runs longer costs its worker its life; 0 for no limit.
         rate_gate: the rate limiter's gate; None while it is off.
+        queued: what waits in all models together.
     """
 
     clock: Clock
     execution_timeout_s: float = 0.0
     rate_gate: RateGate | None = None
+    queued: ServerQueue = field(default_factory=ServerQueue)
 
 
 class ModelRuntime:
@@ -81,13 +87,20 @@ class ModelRuntime:
         self._recorder = recorder
         self._now_ns = settings.clock.now_ns
         self._timeout_s = settings.execution_timeout_s
+        self._queued = settings.queued
+        self._pace = Pace()
         self._rate_gate = settings.rate_gate
         self._grants: RateGrants | None = None
         self._loop = asyncio.get_running_loop()
-        self._gatherer = Gatherer(spec, order.arena.mapping, takes_pieces=order.takes_pieces)
-        self._scatterer = Scatterer(spec)
-        self._ordering = ResponseOrder() if keeps_order(spec) else None
-        self._sequences = scheduler if isinstance(scheduler, SequenceScheduler) else None
+        self._sequences = (
+            SequenceWork(spec, scheduler, self._now_ns) if isinstance(scheduler, SequenceScheduler) else None
+        )
+        makers = self._sequences.makers if self._sequences is not None else ()
+        self._gatherer = Gatherer(spec, order.arena.mapping, takes_pieces=order.takes_pieces, makers=makers)
+        self._scatterer = Scatterer(spec, takes_pieces=order.takes_pieces)
+        self._streams = RunningStreams(spec, self._scatterer, recorder, self._fail, self._now_ns)
+        self._decoupled = spec.decoupled
+        self._ordering = ResponseOrder() if keeps_order(spec) and not spec.decoupled else None
         self._idle: deque[InstanceChannel] = deque()
         self._running = 0
         self._dispatch_asked = False
@@ -133,6 +146,7 @@ class ModelRuntime:
         events = GroupEvents(
             idle=self._instance_idle,
             done=self._batch_done,
+            streamed=self._streamed,
             down=self._instances_down,
             lost=self._instances_lost,
             not_restarted=self._not_restarted,
@@ -147,7 +161,8 @@ class ModelRuntime:
     @property
     def in_flight(self) -> int:
         """Requests that wait or run."""
-        return self.scheduler.statistics().requests + self._running
+        batched = 0 if self._decoupled else self._running
+        return self.scheduler.statistics().requests + batched + self._streams.open
 
     @property
     def receive_arena(self) -> Arena:
@@ -182,6 +197,7 @@ class ModelRuntime:
         for group in self.groups:
             for channel in group.channels:
                 self._fail_batch(channel, UnavailableError(self._closed))
+                self._streams.lost(channel, UnavailableError(self._closed))
         if self._grants is not None:
             self._grants.leave()
             self._grants = None
@@ -192,15 +208,26 @@ class ModelRuntime:
     def submit(self, request: InferRequest) -> None:
         """Queue the request; it is answered through its responder, also when it cannot be queued."""
         now_ns = self._now_ns()
+        queued, nbytes = self._queued, request.plan.nbytes
         try:
             if (self._closed or self._down) and (self._down or not isinstance(request, InnerRequest)):
                 raise UnavailableError(self._closed or self._down)
             if request.plan.bytes_inputs:
                 check_payload(request)
+            if (
+                queued.requests
+                and (queued.requests >= queued.most_requests or queued.nbytes + nbytes > queued.most_nbytes)
+                and not isinstance(request, InnerRequest)
+            ):
+                raise queued.refusal(request)
             self.scheduler.enqueue(request, now_ns)
         except ShoalError as error:
             self._fail(request, error, now_ns)
             return
+        queued.requests += 1
+        queued.nbytes += nbytes
+        if self._sequences is not None:
+            self._sequences.queued(request)
         if self._idle or self._sequences is not None:  # of a sequence more than a free instance may be waited for
             self._ask_dispatch()
         elif self._expires and self._wake is None:
@@ -215,10 +242,31 @@ class ModelRuntime:
     def cancel(self, request: InferRequest) -> None:
         """The client is gone or cancelled: a queued request is answered with CANCELLED, a running one is marked."""
         if self.scheduler.cancel(request):
+            self._queued.leave(request)
             self._fail(request, CancelledError("request was cancelled while it waited in the queue"), self._now_ns())
         elif request.state is RequestState.RUNNING:
             request.cancelled = True
+            if not self._streams.cancel(request):
+                self._mark_cancelled(request)
         if self._sequences is not None:  # it takes the others of its sequence with it
+            self._ask_dispatch()
+
+    def _mark_cancelled(self, request: InferRequest) -> None:
+        """Tell the model that asks whether a request of its batch is cancelled."""
+        for group in self.groups:
+            for channel in group.channels:
+                if channel.batch is not None and request in channel.batch.requests:
+                    place = channel.batch.requests.index(request)
+                    channel.blocks.marks.set(byte_of_place(place), CANCELLED)
+
+    def hold(self, request: InferRequest, *, held: bool) -> None:
+        """The client of a decoupled request does not keep up: the model waits with its next response, or goes on."""
+        self._streams.hold(request, held=held)
+
+    def abandon(self, correlation_id: int | str, begun_ns: int) -> None:
+        """The client of a sequence is gone: it ends, unless it was begun anew since."""
+        if self._sequences is not None:
+            self._sequences.abandon(correlation_id, begun_ns)
             self._ask_dispatch()
 
     # --- batches out ------------------------------------------------------------------------------------------------
@@ -229,6 +277,7 @@ class ModelRuntime:
         idle, scheduler = self._idle, self.scheduler
         now_ns = self._now_ns()
         for request in scheduler.expired(now_ns):
+            self._queued.leave(request)
             self._fail(request, scheduler.refusal(request), now_ns)
         if self._grants is not None:
             self._ask_turns(self._grants, now_ns)
@@ -273,11 +322,17 @@ class ModelRuntime:
             return False
         self._idle.remove(instance)
         self._run(instance, batch, now_ns)
+        if instance.batch is None:  # it could not be gathered; those behind it still wait
+            self._ask_dispatch()
         return instance.batch is not None
 
     def _run(self, instance: InstanceChannel, batch: Batch, now_ns: int) -> None:
+        self._queued.run(batch)
+        self._pace.started += len(batch.requests)
         try:
             message = self._gatherer.message(batch, instance.blocks)
+            if self._decoupled:
+                message = frame(NumberRequests(self._streams.begin(instance, batch, now_ns))) + message
         except Exception as error:  # whatever it is, it must cost neither the instance nor the requests their answer
             self._idle.append(instance)
             if self.scheduler.follows:
@@ -308,15 +363,22 @@ class ModelRuntime:
         assert batch is not None
         taken_ns = instance.taken_ns
         try:
-            answers = self._scatterer.answers(batch, done, instance.blocks)
+            if self._sequences is None:
+                answers: Sequence[Answer | None] = self._scatterer.answers(batch, done, instance.blocks)
+            else:
+                answers = self._sequences.answers(self._scatterer, batch, done, instance.blocks)
+                self._queued.enter_again(batch)
         except Exception as error:  # as in ``_run``
             answers = [_told(error)] * len(batch.requests)
+        if self._decoupled or done.later is not None:
+            answers = self._streams.batch_done(instance, batch, done, answers)
         self._gatherer.sizes.learn(done, batch.rows)
         for offset in done.kept or ():
             instance.blocks.keep(offset, batch.requests)
         for offset in done.released or ():
             instance.blocks.unkeep(offset)
         instance.blocks.end_batch()
+        instance.blocks.marks.clear_places(len(batch.requests))
         if self._grants is not None:
             self._grants.done(instance)
         if self.scheduler.follows:
@@ -330,6 +392,10 @@ class ModelRuntime:
         else:
             self._release(batch, lambda: self._answer(batch, answers, times))
 
+    def _streamed(self, instance: InstanceChannel, message: Streamed) -> None:
+        self._streams.streamed(instance, message)
+        self._note_emptied()
+
     def _release(self, batch: Batch, deliver: Callable[[], None]) -> None:
         """Deliver a batch's answers now or, where order is to be kept, when those before it are delivered."""
         if self._ordering is None:
@@ -338,7 +404,7 @@ class ModelRuntime:
         for ready in self._ordering.completed(batch, deliver):
             ready()
 
-    def _answer(self, batch: Batch, answers: list[Answer], times: BatchTimes) -> None:
+    def _answer(self, batch: Batch, answers: Sequence[Answer | None], times: BatchTimes) -> None:
         self._running -= len(batch.requests)
         now_ns = times.done_ns = self._now_ns()
         answered = []
@@ -353,7 +419,7 @@ class ModelRuntime:
                     request.responder.completed(request, answer)
                 except Exception:  # the others of the batch must be answered
                     log.exception("an answer of model '%s' could not be delivered", self.spec.name)
-            else:
+            elif answer is not None:  # None: it runs again
                 assert isinstance(answer, ShoalError)
                 self._fail(request, answer, now_ns)
         self._recorder.batch_done(batch, times, answered)
@@ -361,7 +427,10 @@ class ModelRuntime:
 
     def _fail(self, request: InferRequest, error: ShoalError, now_ns: int) -> None:
         request.state = RequestState.DONE
-        self._recorder.request_failed(request, error.reason, now_ns)
+        if error.reason is FailureReason.REJECTED:
+            error.retry_after_s = self._pace.retry_after_s(self.scheduler, now_ns)
+        if request.responder is not NOBODY:
+            self._recorder.request_failed(request, error.reason, now_ns)
         try:
             request.responder.failed(request, error)
         except Exception:  # as for answers
@@ -391,8 +460,9 @@ class ModelRuntime:
     def _instances_lost(self, instances: list[InstanceChannel], error: WorkerError) -> None:
         for instance in instances:
             self._fail_batch(instance, error)
+            self._streams.lost(instance, error)
             if self._sequences is not None:
-                self._sequences.instance_lost(instance.number, self._now_ns())
+                self._sequences.scheduler.instance_lost(instance.number, self._now_ns())
         if self._sequences is not None:
             self._ask_dispatch()
 
@@ -407,6 +477,8 @@ class ModelRuntime:
 
     def _fail_running(self, batch: Batch, error: ShoalError) -> None:
         self._running -= len(batch.requests)
+        if self._decoupled:  # what they were not told yet, their streams tell them
+            return
         now_ns = self._now_ns()
         for request in batch.requests:
             self._fail(request, error, now_ns)
@@ -420,6 +492,7 @@ class ModelRuntime:
     def _fail_queued(self, error: ShoalError) -> None:
         now_ns = self._now_ns()
         for request in self.scheduler.drain():
+            self._queued.leave(request)
             self._fail(request, error, now_ns)
 
     def _check_hung(self) -> None:
@@ -428,12 +501,21 @@ class ModelRuntime:
             return
         limit_ns = self._now_ns() - int(self._timeout_s * 1e9)
         for group in self.groups:
-            if any(channel.batch is not None and channel.taken_ns < limit_ns for channel in group.channels):
+            for channel in group.channels:
+                self._streams.end_silent(channel, limit_ns, self._timeout_s)
+            if any(self._hangs(channel, limit_ns) for channel in group.channels):
                 group.kill(
                     f"model '{self.spec.name}' did not answer within the execution timeout of {self._timeout_s:g} s; "
                     f"its worker (pid {group.pid}) was killed"
                 )
         self._loop.call_later(self._timeout_s / HUNG_CHECKS, self._check_hung)
+
+
+    def _hangs(self, channel: InstanceChannel, limit_ns: int) -> bool:
+        """Whether an instance has run its batch since before ``limit_ns`` and given no sign of life."""
+        if channel.batch is None or channel.taken_ns >= limit_ns:
+            return False
+        return self._streams.last_sign_ns(channel) < limit_ns and not self._streams.waits_for_clients(channel)
 
 
 def _has_timeouts(batching: BatchingSpec) -> bool:

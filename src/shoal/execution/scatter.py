@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from shoal.config.spec import ModelSpec, TensorSpec
 from shoal.errors import InternalError, ModelError, ShoalError, Status
 from shoal.execution.blocks import LARGE_NBYTES, InstanceBlocks
+from shoal.execution.cut_outputs import OutputCutter, Piece
 from shoal.execution.messages import BatchDone, Outcome, Place
+from shoal.execution.padded_lengths import BatchLength
 from shoal.requests import Buffer, InferRequest, InferResponse, Parameter, ResponseLayout, Shape, TensorHead
 from shoal.scheduling.contract import Batch
 
@@ -19,8 +21,11 @@ Answer = InferResponse | ShoalError
 class Scatterer:
     """Makes responses for one model version."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, *, takes_pieces: bool = False) -> None:
         self._spec = spec
+        cutter = OutputCutter(spec, scatters=not takes_pieces)
+        self._cutter = cutter if cutter.needed else None
+        self._lengths: list[BatchLength] = []
         self._batched = spec.max_batch_size > 0
         self._layouts: dict[tuple[object, ...], tuple[ResponseLayout, tuple[int, ...]]] = {}
 
@@ -30,8 +35,12 @@ class Scatterer:
             error = ModelError(done.message, Status[done.status])
             return [error] * len(batch.requests)
         try:
+            if self._cutter is not None:
+                self._lengths = self._cutter.lengths(batch)
             if done.outcomes is not None:
                 return [self._outcome(*pair, blocks) for pair in zip(batch.requests, done.outcomes, strict=True)]
+            if self._cutter is not None:
+                return self._cut_gathered(batch, done, blocks, self._cutter)
             if len(batch.requests) == 1:
                 return [self._whole(batch.requests[0], done.gathered, None, blocks)]
             return self._gathered(batch, done, blocks)
@@ -54,6 +63,34 @@ class Scatterer:
                 layout, produced = self._layout(plan.outputs, shapes)
             answers.append(InferResponse(layout, [columns[index][position] for index in produced]))
         return answers
+
+    def _cut_gathered(
+        self, batch: Batch, done: BatchDone, blocks: InstanceBlocks, cutter: OutputCutter
+    ) -> list[Answer]:
+        """The responses of requests that differ in the shapes of their outputs."""
+        requests, splits = batch.requests, done.splits or {}
+        rows = [request.plan.rows for request in requests]
+        columns: list[Sequence[Piece]] = []
+        for place in done.gathered:
+            index, split, dims = place[0], splits.get(place[0]), place[3][1:]
+            if cutter.cuts(index):
+                columns.append(cutter.gathered(place, batch, self._lengths, split, blocks))
+            else:
+                column = self._column(place, batch.rows, rows, split, blocks)
+                columns.append([(data, (count, *dims)) for data, count in zip(column, rows, strict=True)])
+        indices = [place[0] for place in done.gathered]
+        return [
+            self._response(request, dict(zip(indices, pieces, strict=True)), None)
+            for request, *pieces in zip(requests, *columns, strict=True)
+        ]
+
+    def _response(
+        self, request: InferRequest, pieces: Mapping[int, Piece], parameters: Mapping[str, Parameter] | None
+    ) -> InferResponse:
+        """The response of a request with these outputs."""
+        shapes = tuple([(index, shape) for index, (_, shape) in pieces.items()])
+        layout, produced = self._layout(request.plan.outputs, shapes)
+        return InferResponse(layout, [pieces[index][0] for index in produced], parameters)
 
     def _column(
         self, place: Place, total_rows: int, rows: list[int], split: list[int] | None, blocks: InstanceBlocks
@@ -80,6 +117,15 @@ class Scatterer:
             return ModelError(outcome.message, Status[outcome.status])
         return self._whole(request, outcome.outputs, outcome.parameters, blocks)
 
+    def streamed(self, request: InferRequest, outcome: Outcome, data: memoryview) -> Answer:
+        """The answer in one of the messages of a request that is answered response by response."""
+        if outcome.status:
+            return ModelError(outcome.message, Status[outcome.status])
+        pieces = {
+            index: (data[offset : offset + nbytes], shape) for index, offset, nbytes, shape in outcome.outputs
+        }
+        return self._response(request, pieces, outcome.parameters)
+
     def _whole(
         self,
         request: InferRequest,
@@ -88,6 +134,9 @@ class Scatterer:
         blocks: InstanceBlocks,
     ) -> InferResponse:
         """The response of a request whose outputs are not mixed with those of others."""
+        if self._cutter is not None:
+            own = {place[0]: self._cutter.own(place, request, self._lengths, blocks) for place in places}
+            return self._response(request, own, parameters)
         data: dict[int, Buffer] = {}
         for index, offset, nbytes, _ in places:
             data[index] = blocks.view(offset, nbytes) if nbytes >= LARGE_NBYTES else blocks.read(offset, nbytes)

@@ -120,7 +120,8 @@ def _load_and_run(control: Control, arena: int) -> int:
     instances = [model.instance(spec.instances[number]) for number in start.numbers]
     mapping = Mapping(arena, load.arena_nbytes)
     channels = zip(control.descriptors[::2], control.descriptors[1::2], strict=True)
-    loops = [InstanceLoop(*pair, spec, mapping) for pair in zip(instances, channels, strict=True)]
+    triples = zip(instances, channels, start.marks, strict=True)
+    loops = [InstanceLoop(instance, channel, spec, mapping, marks) for instance, channel, marks in triples]
     gc.collect()
     gc.freeze()  # what loading made stays: no collection needs to look at it again
     control.send(Ready())

@@ -12,7 +12,7 @@ from shoal.errors import ShoalError, WorkerError
 from shoal.execution.arena import Arena
 from shoal.execution.fork_client import ForkClient
 from shoal.execution.instance import InstanceChannel
-from shoal.execution.messages import BatchDone, LoadModel, StartInstances
+from shoal.execution.messages import BatchDone, LoadModel, StartInstances, Streamed
 from shoal.execution.worker_process import WorkerProcess
 
 FIRST_BACKOFF_S = 0.1
@@ -51,6 +51,7 @@ class GroupEvents:
     Attributes:
         idle: an instance is up and takes its first batch.
         done: a batch is done.
+        streamed: a request that is answered response by response got one.
         down: these instances' worker is gone: no more batches for them.
         lost: how it ended is known now, for the batches that it had.
         not_restarted: another worker could not be started either.
@@ -58,6 +59,7 @@ class GroupEvents:
 
     idle: Callable[[InstanceChannel], None]
     done: Callable[[InstanceChannel, BatchDone], None]
+    streamed: Callable[[InstanceChannel, Streamed], None]
     down: Callable[[list[InstanceChannel]], None]
     lost: Callable[[list[InstanceChannel], WorkerError], None]
     not_restarted: Callable[[ShoalError], None]
@@ -121,12 +123,14 @@ class WorkerGroup:
             for number in self._instances:
                 channels.append(self._channel(number))  # noqa: PERF401 - those made before a failure must be closed
             worker.instances = ", ".join(spec.name for spec in self._instances.values())
-            message = StartInstances(self._order.load.config, list(self._instances))
+            marks = [channel.blocks.marks.offset for channel in channels]
+            message = StartInstances(self._order.load.config, list(self._instances), marks)
             await worker.start_instances(message, [end for channel in channels for end in channel.worker_ends])
         except BaseException:
             worker.abandon()
             for channel in channels:
                 channel.close()
+                channel.blocks.release()
             raise
         finally:
             for channel in channels:
@@ -138,8 +142,9 @@ class WorkerGroup:
             self._events.idle(channel)
 
     def _channel(self, number: int) -> InstanceChannel:
+        events = self._events
         return InstanceChannel(
-            number, self._instances[number], self._order.arena, self._events.done, self._channel_closed
+            number, self._instances[number], self._order.arena, events.done, events.streamed, self._channel_closed
         )
 
     def kill(self, reason: str) -> None:

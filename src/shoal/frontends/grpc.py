@@ -21,6 +21,7 @@ from shoal.server import Server
 from shoal.transport.handler import GrpcCall
 
 INFER = grpc_messages.SERVICE + "ModelInfer"
+DECOUPLED = "ModelInfer RPC doesn't support models with decoupled transaction policy"
 STREAM_INFER = grpc_messages.SERVICE + "ModelStreamInfer"
 
 
@@ -91,6 +92,8 @@ class GrpcFrontend:
         try:
             if call.path == INFER:
                 plan, payload = self.plan(call, message)
+                if plan.decoupled:
+                    raise UnsupportedError(DECOUPLED)
                 request = InferRequest(plan, payload, self, call, arrival_ns)
                 call.context = request
                 plan.sink.submit(request)
@@ -105,7 +108,7 @@ class GrpcFrontend:
             self._refuse(call, error, arrival_ns)
 
     def _refuse(self, call: GrpcCall, error: ShoalError, arrival_ns: int) -> None:
-        call.finish(error.status.grpc, error.message)
+        call.finish(error.status.grpc, error.message, 1000 * error.retry_after_s)
         if self.access_log:
             log_grpc(call, error.status.grpc, 0, arrival_ns)
 
@@ -113,6 +116,11 @@ class GrpcFrontend:
         """A stream's client sends no more requests."""
         if isinstance(call.context, InferStream):
             call.context.half_closed()
+
+    def drained(self, call: GrpcCall) -> None:
+        """A stream's client has read what it had left unread."""
+        if isinstance(call.context, InferStream):
+            call.context.drained()
 
     def cancelled(self, call: GrpcCall) -> None:
         """The client is gone: what it asked for is taken out of the queue, or marked when it runs."""
@@ -148,6 +156,8 @@ class GrpcFrontend:
         if self._forward is not None:
             head = self._with_metadata(head, call)
         payload = parts.payload(message if isinstance(message, bytes) else memoryview(message), head)
+        if call.path == INFER:
+            self._server.check_single_answer(head.model_name, head.model_version, DECOUPLED)
         plan = self._server.plan(head)
         if self._forward is None:
             self._memo.put(message, parts, len(payload), plan)
@@ -186,13 +196,15 @@ class GrpcFrontend:
         if call.context is not request:
             return
         call.context = None
-        call.finish(error.status.grpc, error.message)
+        call.finish(error.status.grpc, error.message, 1000 * error.retry_after_s)
         if self.access_log:
             log_grpc(call, error.status.grpc, 0, request.arrival_ns, request.plan.head)
 
     def responded(self, request: InferRequest, answer: InferResponse | ShoalError | None, *, final: bool) -> None:
-        """Unused: a request to a decoupled model is refused before it is submitted."""
-        raise NotImplementedError
+        """Give the refusal of a decoupled model: such requests are refused before they are submitted."""
+        del answer
+        if final:
+            self.failed(request, UnsupportedError(DECOUPLED))
 
     # --- everything else --------------------------------------------------------------------------------------------
 

@@ -11,9 +11,11 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from shoal.errors import ShoalError, UnsupportedError
 from shoal.frontends.access import log_http
+from shoal.frontends.compressing import ResponseCompressor
 from shoal.frontends.http_routes import Operation, Target, WrongVerbError, find_target
 from shoal.protocols import compression, parameters, rest
 from shoal.protocols.rest_json import dump as _json
@@ -23,7 +25,10 @@ from shoal.transport.handler import HttpExchange, RequestHead
 
 JSON_HEADERS = b"Content-Type: application/json\r\n"
 TEXT_HEADERS = b"Content-Type: text/plain\r\n"
+DECOUPLED = "HTTP end point doesn't support models with decoupled transaction policy"
 HEADER_LENGTH = "inference-header-content-length"
+DEADLINE_HEADER = "shoal-deadline-us"
+"""The request header that says what the parameter ``deadline_us`` does."""
 KEPT_PLANS = 4096
 LARGEST_KEPT_HEADER_NBYTES = 8192
 _DECIMAL = re.compile(r"[0-9]{1,18}")
@@ -84,6 +89,7 @@ class HttpFrontend:
         self._arrival_ns = 0
         self._plans: dict[tuple[object, ...], Plans] = {}
         self._octet_headers: dict[int, bytes] = {}
+        self._compressor = ResponseCompressor()
         self._serve: dict[Operation, Callable[[HttpExchange, Route], None]] = {
             Operation.SERVER_METADATA: self._server_metadata,
             Operation.SERVER_LIVE: self._server_live,
@@ -142,6 +148,10 @@ class HttpFrontend:
         route = Route(target, head, self._serve[target.operation])
         if self._forward is not None:
             route.forwarded = self._forwarded(head)
+        deadline_us = head.headers.get(DEADLINE_HEADER)
+        if deadline_us is not None:
+            whole = _DECIMAL.fullmatch(deadline_us) is not None
+            route.forwarded[parameters.DEADLINE] = int(deadline_us) if whole else deadline_us
         key = (target.model, target.version, *sorted(route.forwarded.items()))
         if key in self._plans or len(self._plans) < KEPT_PLANS:
             route.plans = self._plans.setdefault(key, {})
@@ -183,6 +193,7 @@ class HttpFrontend:
 
     def _decode(self, head: RequestHead, route: Route, body: Buffer) -> tuple[RequestPlan, Sequence[Buffer]]:
         """The long way: decode the JSON header, check it against the model, keep the plan for the next time."""
+        self._server.check_single_answer(route.target.model, route.target.version, DECOUPLED)
         length = head.headers.get(HEADER_LENGTH)
         nbytes = rest.header_nbytes(length, len(body))
         header = bytes(body[:nbytes])
@@ -213,10 +224,15 @@ class HttpFrontend:
             return
         headers = JSON_HEADERS if json_nbytes is None else self._octet(json_nbytes)
         route: Route = exchange.head.memo  # type: ignore[assignment] # likewise
-        if route.accept is not None:
-            parts = [compression.compress(route.accept, parts)]
-            headers += b"Content-Encoding: %s\r\n" % route.accept.encode()
-        self._respond(exchange, 200, headers, parts, request)
+        if route.accept is None:
+            self._respond(exchange, 200, headers, parts, request)
+            return
+
+        def respond(encoding: str | None, body: Sequence[Buffer]) -> None:
+            coded = b"" if encoding is None else b"Content-Encoding: %s\r\n" % encoding.encode()
+            self._respond(exchange, 200, headers + coded, body, request)
+
+        self._compressor.send(route.accept, parts, respond)
 
     def failed(self, request: InferRequest, error: ShoalError) -> None:
         """Send the error."""
@@ -227,8 +243,10 @@ class HttpFrontend:
         self._respond_error(exchange, error, request)
 
     def responded(self, request: InferRequest, answer: InferResponse | ShoalError | None, *, final: bool) -> None:
-        """Unused: a request to a decoupled model is refused before it is submitted."""
-        raise NotImplementedError
+        """Give the refusal of a decoupled model: such requests are refused before they are submitted."""
+        del answer
+        if final:
+            self.failed(request, UnsupportedError(DECOUPLED))
 
     def _octet(self, json_nbytes: int) -> bytes:
         """The header lines of a response with binary data, whose JSON part is so long."""
@@ -290,6 +308,9 @@ class HttpFrontend:
 
     def _respond_error(self, exchange: HttpExchange, error: ShoalError, request: InferRequest | None = None) -> None:
         headers = JSON_HEADERS
+        if error.retry_after_s:
+            self._respond(exchange, error.status.http, *_refusal(error.message, error.retry_after_s), request)
+            return
         if isinstance(error, UnsupportedError) and exchange.head.headers.get("content-encoding"):
             headers += b"Accept-Encoding: %s\r\n" % compression.ACCEPTED.encode()
         self._respond(exchange, error.status.http, headers, [_json({"error": error.message})], request)
@@ -313,3 +334,9 @@ class HttpFrontend:
             arrival_ns, request_id = request.arrival_ns, request.plan.head.request_id
         nbytes = sum(memoryview(part).nbytes for part in body)
         log_http(exchange, status, nbytes, arrival_ns, model=model, request_id=request_id)
+
+
+@lru_cache(maxsize=256)
+def _refusal(message: str, retry_after_s: int) -> tuple[bytes, list[bytes]]:
+    """The headers and the body for those who are to come back later: many get the same, and it must cost little."""
+    return JSON_HEADERS + b"Retry-After: %d\r\n" % retry_after_s, [_json({"error": message})]

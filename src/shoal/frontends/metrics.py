@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 
+from shoal.caching.contract import LocalCacheStatistics, RemoteCacheStatistics
 from shoal.observe.metrics import CONTENT_TYPE, Metrics
 from shoal.observe.source import ModelSample, ProcessSample, Role
 from shoal.server import Server
@@ -105,3 +106,7 @@ class ServerSource:
     def connections(self) -> Mapping[str, int]:
         """Open connections by service."""
         return {service: listener.open_connections for service, listener in self._listeners.items()}
+
+    def cache(self) -> LocalCacheStatistics | RemoteCacheStatistics | None:
+        """What the response cache counts; None without one."""
+        return self._server.cache_statistics()

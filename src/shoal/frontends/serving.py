@@ -39,6 +39,10 @@ def server_settings(options: ServerOptions) -> ServerSettings:
         load_retries=options.model_load_retry_count,
         execution_timeout_s=options.execution_timeout,
         backend_settings=options.backend_settings(),
+        rate_limits=options.rate_limits,
+        max_queued_requests=options.max_queued_requests,
+        max_queued_nbytes=options.max_queued_nbytes,
+        cache=options.cache_settings(),
     )
 
 

@@ -51,6 +51,8 @@ def batch_families(labelled: Labelled) -> Iterator[Metric]:
     for family in _BY_INSTANCE:
         metric = Metric(family.name, family.help, "counter")
         for model, labels in labelled:
+            if not model.spec.instances:  # an ensemble
+                continue
             for number, totals in model.statistics.log.by_instance.copy().items():
                 name = model.spec.instances[number].name
                 metric.add_sample(f"{family.name}_total", {**labels, "instance": name}, family.value(totals))

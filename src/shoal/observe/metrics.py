@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shoal.observe.cache_metrics import CacheSample, cache_families
 from shoal.observe.machine import CpuMeter, memory_use, process_use
 from shoal.observe.model_metrics import model_families
 from shoal.observe.source import MetricsSource, ModelSample, ProcessSample
@@ -46,6 +47,7 @@ class Snapshot:
     models: tuple[ModelSample, ...]
     processes: tuple[ProcessSample, ...]
     connections: Mapping[str, int]
+    cache: CacheSample | None = None
 
 
 class Metrics:
@@ -64,7 +66,8 @@ class Metrics:
     def snapshot(self) -> Snapshot:
         """Ask the source, on the thread that the source belongs to: the event loop's."""
         source = self._source
-        return Snapshot(tuple(source.models()), tuple(source.processes()), dict(source.connections()))
+        models, processes = tuple(source.models()), tuple(source.processes())
+        return Snapshot(models, processes, dict(source.connections()), source.cache())
 
     def render(self, snapshot: Snapshot | None = None) -> bytes:
         """The whole page.
@@ -87,6 +90,7 @@ class Metrics:
         """Every family, as ``prometheus_client`` has them."""
         snapshot = snapshot or self.snapshot()
         yield from model_families(snapshot.models)
+        yield from cache_families(snapshot.cache)
         if self._cpu is not None:
             yield from _machine_families(self._cpu)
         yield _connections(snapshot.connections)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import FailureReason
 from shoal.observe.batch_metrics import batch_families
+from shoal.observe.cache_metrics import model_cache_families
 from shoal.observe.source import ModelSample
 from shoal.observe.statistics import DURATION_BOUNDS_S, ROWS_BOUNDS
 
@@ -148,6 +149,7 @@ def model_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
         for model, labels in labelled:
             metric.add_sample(family.name + suffix, labels, family.value(model))
         yield metric
+    yield from model_cache_families(labelled)
     yield _failures(Metric("nv_inference_request_failure", _FAILURE_HELP, "counter"), labelled)
     for durations in _DURATIONS:
         metric = Metric(durations.name, durations.help, "histogram")

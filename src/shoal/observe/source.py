@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from shoal.caching.contract import LocalCacheStatistics, RemoteCacheStatistics
 from shoal.config.spec import ModelSpec
 from shoal.observe.statistics import ModelStatistics
 from shoal.scheduling.contract import QueueStatistics
@@ -61,3 +62,6 @@ class MetricsSource(Protocol):
 
     def connections(self) -> Mapping[str, int]:
         """Open connections by service, such as ``http``, ``grpc`` and ``metrics``."""
+
+    def cache(self) -> LocalCacheStatistics | RemoteCacheStatistics | None:
+        """What the response cache counts; None without one."""

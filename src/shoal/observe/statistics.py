@@ -12,9 +12,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from shoal.errors import FailureReason
-from shoal.execution.recorder import BatchTimes
+from shoal.errors import FailureReason, ShoalError
+from shoal.execution.recorder import BatchTimes, ResponseTimes
 from shoal.observe.batch_log import BatchLog
+from shoal.observe.response_statistics import ResponseStatistics
 from shoal.requests import InferRequest
 from shoal.scheduling.contract import Batch, CloseReason
 
@@ -111,11 +112,20 @@ class ModelStatistics:
         infer_total_ns: that time added up, each batch once.
         rows_by_reason: rows per batch, by the reason for which the batch was closed.
         log: the batches themselves, for ``explanation``.
+        responses: the responses of a decoupled model.
+        cache_hit_count: requests answered from the response cache; they succeeded, and ran no model.
+        cache_hit_ns: the time that their lookups took.
+        cache_miss_count: requests that the response cache was asked for in vain.
+        cache_miss_ns: the time that their lookups and insertions took.
     """
 
     __slots__ = (
         "_wall_ns",
         "batch_sizes",
+        "cache_hit_count",
+        "cache_hit_ns",
+        "cache_miss_count",
+        "cache_miss_ns",
         "compute_infer_ns",
         "compute_input_ns",
         "compute_output_ns",
@@ -132,6 +142,7 @@ class ModelStatistics:
         "queue_ns",
         "request_buckets",
         "request_ns",
+        "responses",
         "rows_by_reason",
         "success_count",
         "version",
@@ -143,6 +154,7 @@ class ModelStatistics:
         self.success_count = self.inference_count = self.execution_count = self.last_inference_ms = 0
         self.request_ns = self.queue_ns = self.fail_ns = self.infer_total_ns = 0
         self.compute_input_ns = self.compute_infer_ns = self.compute_output_ns = 0
+        self.cache_hit_count = self.cache_hit_ns = self.cache_miss_count = self.cache_miss_ns = 0
         self.failures = dict.fromkeys(FailureReason, 0)
         self.batch_sizes: dict[int, BatchSizeStatistics] = {}
         self.request_buckets = [0] * (len(_BOUNDS_NS) + 1)
@@ -150,6 +162,7 @@ class ModelStatistics:
         self.infer_buckets = [0] * (len(_BOUNDS_NS) + 1)
         self.rows_by_reason: dict[CloseReason, RowsHistogram] = {}
         self.log = BatchLog()
+        self.responses = ResponseStatistics()
         self._wall_ns = wall_ns
 
     @property
@@ -198,17 +211,50 @@ class ModelStatistics:
         histogram.add(rows)
         self.log.add(batch, times)
 
+    def response_sent(self, index: int, times: ResponseTimes, error: ShoalError | None, *, empty: bool) -> None:
+        """Count one of the responses of a decoupled model's request."""
+        self.responses.add(index, times, error, empty=empty)
+
+    def request_streamed(self, request: InferRequest, times: BatchTimes) -> None:
+        """Count a request whose responses came one by one, after the last of them."""
+        waited_ns, took_ns = times.taken_ns - request.queued_ns, times.done_ns - request.arrival_ns
+        compute_input_ns, compute_infer_ns, compute_output_ns = times.compute_ns
+        self.success_count += 1
+        self.inference_count += request.plan.rows
+        self.request_ns += took_ns
+        self.queue_ns += waited_ns
+        self.compute_input_ns += compute_input_ns
+        self.compute_infer_ns += compute_infer_ns
+        self.compute_output_ns += compute_output_ns
+        self.request_buckets[bisect_left(_BOUNDS_NS, took_ns)] += 1
+        self.queue_buckets[bisect_left(_BOUNDS_NS, waited_ns)] += 1
+
     def request_failed(self, request: InferRequest, reason: FailureReason, now_ns: int) -> None:
         """Count a request that was answered with an error, at any stage (rule 43)."""
         self.failures[reason] += 1
         self.fail_ns += now_ns - request.arrival_ns
+
+    def cache_hit(self, request: InferRequest, lookup_ns: int, now_ns: int) -> None:
+        """Count a request that the response cache answered: it succeeded, and waited in no queue."""
+        took_ns = now_ns - request.arrival_ns
+        self.success_count += 1
+        self.request_ns += took_ns
+        self.request_buckets[bisect_left(_BOUNDS_NS, took_ns)] += 1
+        self.queue_buckets[0] += 1
+        self.cache_hit_count += 1
+        self.cache_hit_ns += lookup_ns
+
+    def cache_miss(self, took_ns: int) -> None:
+        """Count a request that the response cache was asked for in vain."""
+        self.cache_miss_count += 1
+        self.cache_miss_ns += took_ns
 
     # --- readers ----------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> Json:
         """The model's entry of the statistics extension, in the REST interface's JSON shape (section 2.9)."""
         success = self.success_count
-        nothing = _duration(0, 0)
+        ran = success - self.cache_hit_count
         return {
             "name": self.name,
             "version": str(self.version),
@@ -219,13 +265,13 @@ class ModelStatistics:
                 "success": _duration(success, self.request_ns),
                 "fail": _duration(self.fail_count, self.fail_ns),
                 "queue": _duration(success, self.queue_ns),
-                "compute_input": _duration(success, self.compute_input_ns),
-                "compute_infer": _duration(success, self.compute_infer_ns),
-                "compute_output": _duration(success, self.compute_output_ns),
-                "cache_hit": nothing,
-                "cache_miss": nothing,
+                "compute_input": _duration(ran, self.compute_input_ns),
+                "compute_infer": _duration(ran, self.compute_infer_ns),
+                "compute_output": _duration(ran, self.compute_output_ns),
+                "cache_hit": _duration(self.cache_hit_count, self.cache_hit_ns),
+                "cache_miss": _duration(self.cache_miss_count, self.cache_miss_ns),
             },
-            "response_stats": {},
+            "response_stats": self.responses.to_dict(),
             "batch_stats": [self.batch_sizes[rows].to_dict(rows) for rows in sorted(self.batch_sizes)],
             "memory_usage": [],
         }

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from itertools import combinations
 
+from shoal.errors import InvalidArgumentError
 from shoal.options.declare import OptionError
 from shoal.options.server import ServerOptions
 
 _WILDCARDS = {"", "0.0.0.0", "::", "*"}  # noqa: S104 - compared with, not bound to
+
+_TWO_CACHES = (
+    "Incompatible flags --response-cache-byte-size and --cache-config both provided. Please provide one or the other."
+)
+"""Triton's words."""
 
 
 def check_options(options: ServerOptions) -> None:
@@ -16,7 +22,7 @@ def check_options(options: ServerOptions) -> None:
     Raises:
         OptionError: with one line per problem.
     """
-    problems = [*_no_repository(options), *_same_ports(options), *_tls(options)]
+    problems = [*_no_repository(options), *_same_ports(options), *_tls(options), *_cache(options)]
     if problems:
         raise OptionError("\n".join(problems))
 
@@ -25,6 +31,16 @@ def _no_repository(options: ServerOptions) -> list[str]:
     if options.model_repository:
         return []
     return ["--model-repository must be specified: the folder with the models to serve"]
+
+
+def _cache(options: ServerOptions) -> list[str]:
+    if options.cache_config and options.response_cache_byte_size is not None:
+        return [_TWO_CACHES]
+    try:
+        options.cache_settings()
+    except InvalidArgumentError as error:
+        return [error.message]
+    return []
 
 
 def _same_ports(options: ServerOptions) -> list[str]:

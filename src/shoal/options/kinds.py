@@ -10,6 +10,9 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from shoal.caching.settings import LARGEST_NBYTES, SMALLEST_NBYTES, parse_setting
+from shoal.scheduling.rate_limiter import ResourceLimit
+
 TRUE_WORDS = ("true", "on", "1")
 FALSE_WORDS = ("false", "off", "0")
 
@@ -141,3 +144,19 @@ def _backend_setting(text: str) -> BackendSetting:
 
 
 BACKEND_SETTING = Kind("BACKEND,KEY=VALUE", "BACKEND,KEY=VALUE, or KEY=VALUE for every backend", _backend_setting)
+
+CACHE_SETTING = Kind("NAME,KEY=VALUE", "NAME,KEY=VALUE, with further ,KEY=VALUE behind it or not", parse_setting)
+CACHE_NBYTES = integer(SMALLEST_NBYTES, LARGEST_NBYTES)
+
+_RESOURCE_LIMIT = re.compile(r"(?P<name>[^:]+):(?P<count>[0-9]{1,9})(?::(?P<device>[0-9]{1,9}))?")
+
+
+def _resource_limit(text: str) -> ResourceLimit:
+    match = _RESOURCE_LIMIT.fullmatch(text)
+    if match is None:
+        raise ValueError
+    device = match["device"]
+    return ResourceLimit(match["name"], int(match["count"]), None if device is None else int(device))
+
+
+RESOURCE_LIMIT = Kind("NAME:COUNT[:DEVICE]", "NAME:COUNT, or NAME:COUNT:DEVICE", _resource_limit)

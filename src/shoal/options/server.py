@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+from shoal.caching.settings import LOCAL, CacheSetting, CacheSettings, cache_settings
 from shoal.observe.logs import LogFormat, LogSettings
 from shoal.options.declare import Option, option
 from shoal.options.kinds import (
     BACKEND_SETTING,
     BOOLEAN,
+    CACHE_NBYTES,
+    CACHE_SETTING,
     FILE,
     PORT,
     REGEX,
+    RESOURCE_LIMIT,
     SECONDS,
     TEXT,
     BackendSetting,
@@ -19,9 +23,13 @@ from shoal.options.kinds import (
     choice_of,
     integer,
 )
+from shoal.scheduling.overload import MAX_QUEUED_NBYTES, MAX_QUEUED_REQUESTS
+from shoal.scheduling.rate_limiter import ResourceLimit
 
 SERVER = "Server"
 MODELS = "Models"
+CACHE = "Response cache"
+SCHEDULING = "Scheduling"
 HTTP = "HTTP"
 GRPC = "gRPC"
 METRICS = "Metrics"
@@ -136,6 +144,52 @@ class ServerOptions:
         repeatable=True,
     )
 
+    max_queued_requests: int = option(
+        MAX_QUEUED_REQUESTS,
+        integer(0),
+        SCHEDULING,
+        "How many requests may wait in the queues of all models together; further ones are refused as UNAVAILABLE. "
+        "0 for any number.",
+    )
+    max_queued_nbytes: int = option(
+        MAX_QUEUED_NBYTES,
+        integer(0),
+        SCHEDULING,
+        "How many bytes of tensors the waiting requests of all models may have together; further ones are refused as "
+        "UNAVAILABLE. 0 for any number.",
+    )
+    rate_limit: str = option(
+        "off",
+        choice("execution_count", "off"),
+        SCHEDULING,
+        "Whether instances wait for resources. execution_count: models share the resources that their instance groups "
+        "name, and take turns by priority and by how often they ran. off: every instance runs as soon as it is free.",
+    )
+    rate_limit_resource: tuple[ResourceLimit, ...] = option(
+        (),
+        RESOURCE_LIMIT,
+        SCHEDULING,
+        "How much there is of a rate limiter's resource, on each device or on one. A global resource has no device. "
+        "Without any, there is as much of each as the most that one instance needs. May be given several times.",
+        repeatable=True,
+    )
+
+    cache_config: tuple[CacheSetting, ...] = option(
+        (),
+        CACHE_SETTING,
+        CACHE,
+        "The response cache and its settings, such as local,size=1048576 or redis,host=localhost,port=6379. "
+        "May be given several times for one cache.",
+        repeatable=True,
+    )
+    response_cache_byte_size: int | None = option(
+        None,
+        CACHE_NBYTES,
+        CACHE,
+        "Deprecated: the same as cache-config with local,size=BYTES.",
+        note="is deprecated; use cache-config with local,size=BYTES",
+    )
+
     allow_http: bool = option(True, BOOLEAN, HTTP, "Serve the HTTP/REST protocol.")
     http_address: str = option("0.0.0.0", TEXT, HTTP, "The address to listen on.")  # noqa: S104 - Triton's default
     http_port: int = option(8000, PORT, HTTP, f"The port to listen on. {ANY_PORT}")
@@ -245,6 +299,11 @@ class ServerOptions:
         return not (self.disable_auto_complete_config or self.strict_model_config)
 
     @property
+    def rate_limits(self) -> tuple[ResourceLimit, ...] | None:
+        """The rate limiter's resources; None while it is off."""
+        return self.rate_limit_resource if self.rate_limit == "execution_count" else None
+
+    @property
     def grpc_tls(self) -> bool:
         """Whether gRPC is served over TLS; the mutual option implies it, as in Triton."""
         return self.grpc_use_ssl or self.grpc_use_ssl_mutual
@@ -253,6 +312,17 @@ class ServerOptions:
     def metrics_host(self) -> str:
         """Where the metrics are served."""
         return self.metrics_address or self.http_address
+
+    def cache_settings(self) -> CacheSettings | None:
+        """The response cache's settings; None when there is to be none.
+
+        Raises:
+            InvalidArgumentError: they are wrong.
+        """
+        given = self.cache_config
+        if self.response_cache_byte_size is not None:
+            given = (CacheSetting(LOCAL, (("size", str(self.response_cache_byte_size)),)),)
+        return cache_settings(given)
 
     def backend_settings(self) -> dict[str, dict[str, str]]:
         """``backend-config`` by backend and key, ``""`` for all backends; the last of equal keys counts."""

@@ -7,11 +7,9 @@ _RESTRICTED = "restricting single APIs by a header is not supported yet; put a p
 _KEEPALIVE = "gRPC keep-alive and connection age cannot be set yet"
 _NO_POOL = "Shoal has no such pool or thread; leave it out"
 _TRACE = "tracing is not supported yet"
-_CACHE = "the response cache is not supported yet"
 _CLOUD = "this cloud frontend is not supported; the HTTP and gRPC protocols are the same there"
 _BACKENDS = "backends are Python packages and need no directory; leave it out"
 _GPU_MEMORY = "GPU memory is left to the backends; leave it out"
-_RATE = "the rate limiter is not supported yet"
 
 UNSUPPORTED: dict[str, str] = {
     "repository-poll-secs": _REPOSITORY,
@@ -50,11 +48,7 @@ UNSUPPORTED: dict[str, str] = {
     "trace-log-frequency": _TRACE,
     "backend-directory": _BACKENDS,
     "repoagent-directory": "repository agents are not supported",
-    "cache-config": _CACHE,
-    "cache-directory": _CACHE,
-    "response-cache-byte-size": _CACHE,
-    "rate-limit": _RATE,
-    "rate-limit-resource": _RATE,
+    "cache-directory": "the caches are part of Shoal and need no directory; leave it out and set cache-config",
     "pinned-memory-pool-byte-size": _NO_POOL,
     "cuda-memory-pool-byte-size": _GPU_MEMORY,
     "cuda-virtual-address-size": _GPU_MEMORY,

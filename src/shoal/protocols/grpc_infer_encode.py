@@ -92,7 +92,7 @@ def encode_stream_final(head: InferHead) -> bytes:
 
     It repeats the version of the request, so there is none when the request named none.
     """
-    return wire.field(_INFER_RESPONSE, _last_words(head))
+    return wire.field(_INFER_RESPONSE, _words(head, final=True))
 
 
 def encode_stream_refusal(message: str, request_id: str) -> bytes:
@@ -100,14 +100,17 @@ def encode_stream_refusal(message: str, request_id: str) -> bytes:
     return wire.string_field(_ERROR_MESSAGE, message) + wire.field(_INFER_RESPONSE, wire.string_field(_ID, request_id))
 
 
-def encode_stream_failure(message: str, head: InferHead) -> bytes:
-    """The answer in a stream, which stays open, to a request that failed in its model or on the way to it (rule 23)."""
-    return wire.string_field(_ERROR_MESSAGE, message) + wire.field(_INFER_RESPONSE, _last_words(head))
+def encode_stream_failure(message: str, head: InferHead, *, final: bool = True) -> bytes:
+    """The answer in a stream, which stays open, to a request that failed in its model or on the way to it (rule 23).
+
+    One of the answers of a decoupled request may be an error without being the last: ``final`` is False then.
+    """
+    return wire.string_field(_ERROR_MESSAGE, message) + wire.field(_INFER_RESPONSE, _words(head, final=final))
 
 
-def _last_words(head: InferHead) -> bytes:
+def _words(head: InferHead, *, final: bool) -> bytes:
     version = "" if head.model_version == LATEST else str(head.model_version)
-    return _identity(head.model_name, version, head.request_id) + _parameter(_FINAL, value=True)
+    return _identity(head.model_name, version, head.request_id) + _parameter(_FINAL, value=final)
 
 
 def _encode(

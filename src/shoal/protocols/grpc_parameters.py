@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shoal.errors import InvalidArgumentError
-from shoal.protocols.parameters import EMPTY_FINAL_RESPONSE, check_classes
+from shoal.protocols.parameters import DEADLINE, EMPTY_FINAL_RESPONSE, check_classes
 from shoal.requests import Parameter
 
 _UINT64 = 2**64
@@ -53,6 +53,7 @@ _KINDS = {
     "sequence_end": (("bool_param",), "bool_param"),
     "priority": (("int64_param", "uint64_param"), "int64_param or uint64_param"),
     "timeout": (("int64_param",), "int64_param"),
+    DEADLINE: (("int64_param", "uint64_param"), "int64_param or uint64_param"),
     EMPTY_FINAL_RESPONSE: (("bool_param",), "bool_param"),
 }
 

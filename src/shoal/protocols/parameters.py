@@ -8,11 +8,16 @@ from shoal.requests import LATEST
 EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 """The one request parameter with Triton's prefix that a client may set, over gRPC."""
 
-SCHEDULING = frozenset({"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", EMPTY_FINAL_RESPONSE})
+DEADLINE = "deadline_us"
+"""The request parameter with the time, in microseconds from its arrival, in which a request must be answered; ours."""
+
+SCHEDULING = frozenset(
+    {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", DEADLINE, EMPTY_FINAL_RESPONSE}
+)
 """Request parameters that the server itself acts on; a model does not see them among its parameters."""
 
 NOT_FORWARDABLE = frozenset(
-    {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
+    {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output", DEADLINE}
 )
 """Names that no forwarded header may have (rule 21)."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from shoal.caching.content import ModelContent
 from shoal.config.model_config_pb2 import ModelConfig
 from shoal.config.spec import ModelSpec
 from shoal.errors import NotFoundError, UnavailableError
@@ -32,6 +33,7 @@ class ServedModel:
         runtime: what runs its requests.
         sink: what takes its requests: the runtime, or what stands before it, such as the response cache.
         load_s: how long loading took.
+        content: what it was made from, for the response cache.
     """
 
     spec: ModelSpec
@@ -39,6 +41,7 @@ class ServedModel:
     runtime: Runtime
     sink: Sink
     load_s: float
+    content: ModelContent
 
 
 @dataclass(slots=True)

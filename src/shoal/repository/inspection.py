@@ -6,7 +6,6 @@ A model's own code is not run. An ONNX file is opened, to see whether the config
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,10 @@ from shoal.config.prepare import prepare_config
 from shoal.config.problem import Problem, Source, independent
 from shoal.config.read import Document
 from shoal.errors import ConfigError, ShoalError
+from shoal.repository.ensemble_inspection import with_ensembles
+from shoal.repository.model_report import ModelReport
 from shoal.repository.python_source import inspect_python
 from shoal.repository.storage import ModelFolder, scan, select_versions
-
-
-@dataclass(frozen=True, slots=True)
-class ModelReport:
-    """What was found out about one model.
-
-    Attributes:
-        name: the model's name.
-        problems: everything that is wrong with it.
-        warnings: what was ignored in its folder.
-        config: its configuration as far as it could be completed; None when there was nothing to read.
-        versions: the versions that would be served.
-    """
-
-    name: str
-    problems: tuple[Problem, ...]
-    warnings: tuple[str, ...] = ()
-    config: Any = None
-    versions: tuple[int, ...] = ()
 
 
 def inspect_repositories(repositories: Sequence[Path], gpu_count: int) -> list[ModelReport]:
@@ -54,7 +36,7 @@ def inspect_repositories(repositories: Sequence[Path], gpu_count: int) -> list[M
         ModelReport(name, (Problem(str(repositories[0] / name), 0, "", reason),))
         for name, reason in index.problems.items()
     ]
-    return sorted(reports, key=lambda report: report.name)
+    return sorted(with_ensembles(reports), key=lambda report: report.name)
 
 
 def _inspect_model(folder: ModelFolder, gpu_count: int) -> ModelReport:
@@ -63,7 +45,7 @@ def _inspect_model(folder: ModelFolder, gpu_count: int) -> ModelReport:
     problems = list(document.problems) + _version_problems(document, folder, versions)
     found = _backend_problems(document, folder, versions, gpu_count)
     problems += independent(found, document.problems)
-    return ModelReport(folder.name, tuple(problems), folder.warnings, document.config, tuple(versions))
+    return ModelReport(folder.name, tuple(problems), folder.warnings, document.config, tuple(versions), document.source)
 
 
 def _version_problems(document: Document, folder: ModelFolder, versions: list[int]) -> list[Problem]:
@@ -82,6 +64,8 @@ def _version_problems(document: Document, folder: ModelFolder, versions: list[in
 
 def _backend_problems(document: Document, folder: ModelFolder, versions: list[int], gpu_count: int) -> list[Problem]:
     """What the backend finds in each version; nothing when it is not known which backend that is."""
+    if document.config.HasField("ensemble_scheduling"):
+        return check_tensors(document.config, document.source, folder.path)
     if not document.config.backend:
         return []
     try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shoal.config.read import Document
 from shoal.errors import ShoalError
-from shoal.repository.catalog import Catalog, ModelState, ModelVersion
+from shoal.repository.catalog import Catalog, ModelState, ModelVersion, ServedModel
+from shoal.repository.ensembles import circle_problem, load_ensemble, load_order
 from shoal.repository.loader import LoaderSettings, VersionSource, load_version, read_model
 from shoal.repository.storage import ModelFolder, scan, select_versions
 
@@ -44,8 +45,19 @@ class ModelLifecycle:
         index = scan(repositories)
         for name, reason in index.problems.items():
             self._catalog.add_failed(name, reason)
-        await asyncio.gather(*(self._load_model(folder) for folder in index.models.values()))
+        read = [(folder, document) for folder in index.models.values() if (document := self._read(folder)) is not None]
+        models = [pair for pair in read if not pair[1].config.HasField("ensemble_scheduling")]
+        await asyncio.gather(*(self._load_model(*pair) for pair in models))
+        await self._load_ensembles({pair[0].name: pair for pair in read if pair not in models})
         return self.failures()
+
+    async def _load_ensembles(self, ensembles: Mapping[str, tuple[ModelFolder, Document]]) -> None:
+        """Load ensembles one by one, each after the models of its steps; it takes no time."""
+        order, circles = load_order({name: document.config for name, (_, document) in ensembles.items()})
+        for name, circle in circles.items():
+            self._catalog.add_failed(name, str(circle_problem(ensembles[name][1].source, circle)))
+        for name in order:
+            await self._load_model(*ensembles[name])
 
     def failures(self) -> dict[str, str]:
         """Why each model that is not served is not, by name."""
@@ -56,15 +68,18 @@ class ModelLifecycle:
                 failures[entry.name] = "\n".join(filter(None, [failures.get(entry.name), reason]))
         return failures
 
-    async def _load_model(self, folder: ModelFolder) -> None:
+    def _read(self, folder: ModelFolder) -> Document | None:
+        """A model's configuration; None, and a failed model, when something is wrong with it."""
         for warning in folder.warnings:
             log.warning("model '%s': %s", folder.name, warning)
         try:
-            document = read_model(folder.path, self._loader.gpu_count)
-            versions = select_versions(document.config.version_policy, folder.versions)
+            return read_model(folder.path, self._loader.gpu_count)
         except ShoalError as error:
             self._catalog.add_failed(folder.name, error.message)
-            return
+            return None
+
+    async def _load_model(self, folder: ModelFolder, document: Document) -> None:
+        versions = select_versions(document.config.version_policy, folder.versions)
         if not versions:
             has = f"it has {', '.join(map(str, folder.versions))}" if folder.versions else "it has no version folder"
             self._catalog.add_failed(folder.name, f"no version of the model is to be served: {has} ({folder.path})")
@@ -77,7 +92,7 @@ class ModelLifecycle:
             source = VersionSource(document, model_dir, entry.version)
             for attempt in range(self._load_retries + 1):
                 try:
-                    entry.served = await load_version(source, self._loader)
+                    entry.served = await self._load(source)
                 except Exception as error:  # such as no more descriptors: it fails this model, not the others
                     entry.state = ModelState.UNAVAILABLE
                     entry.reason = (
@@ -89,11 +104,19 @@ class ModelLifecycle:
                     entry.state, entry.reason = ModelState.READY, ""
                     return
 
+    async def _load(self, source: VersionSource) -> ServedModel:
+        if source.document.config.HasField("ensemble_scheduling"):
+            return await load_ensemble(source, self._loader, self._catalog)
+        return await load_version(source, self._loader)
+
     async def stop_all(self, timeout_s: float) -> None:
-        """Stop every model: no new requests, those that wait are refused, the workers end."""
+        """Stop every model: no new requests, those that wait are refused, the workers end. Ensembles stop first."""
         loaded = [entry for entry in self._catalog if entry.served is not None]
         for entry in loaded:
             entry.state = ModelState.UNLOADING
-        await asyncio.gather(*(entry.served.runtime.stop(timeout_s) for entry in loaded if entry.served is not None))
+        served = [entry.served for entry in loaded if entry.served is not None]
+        for ensembles in (True, False):
+            runtimes = [one.runtime for one in served if (one.spec.ensemble is not None) is ensembles]
+            await asyncio.gather(*(runtime.stop(timeout_s) for runtime in runtimes))
         for entry in loaded:
             entry.state, entry.reason, entry.served = ModelState.UNAVAILABLE, "unloaded", None

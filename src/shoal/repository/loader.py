@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from shoal.backends import registry
+from shoal.caching.content import ModelContent
+from shoal.caching.make import ResponseCaching, caching_sink
 from shoal.config.check import check_config, check_tensors
 from shoal.config.compile import compile_spec
 from shoal.config.complete import complete_config
@@ -30,7 +32,9 @@ from shoal.execution.recorder import Recorder
 from shoal.execution.runtime import ModelRuntime, RuntimeSettings
 from shoal.execution.worker_group import WorkerOrder
 from shoal.execution.worker_process import WorkerProcess
+from shoal.repository.batch_strategy import load_batch_rule
 from shoal.repository.catalog import ServedModel
+from shoal.requests import Sink
 from shoal.scheduling.make import make_scheduler
 
 
@@ -45,6 +49,7 @@ class LoaderSettings:
         gpu_count: GPUs of this machine.
         auto_complete: whether models complete their configurations.
         backend_settings: the ``--backend-config`` settings by backend; those of "" hold for every backend.
+        caching: the response cache, None when the server has none.
     """
 
     client: ForkClient
@@ -53,6 +58,7 @@ class LoaderSettings:
     gpu_count: int = 0
     auto_complete: bool = True
     backend_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    caching: ResponseCaching | None = None
 
 
 def read_model(model_dir: Path, gpu_count: int) -> Document:
@@ -87,17 +93,17 @@ async def load_version(source: VersionSource, settings: LoaderSettings) -> Serve
     arena = Arena()
     worker = WorkerProcess(source.document.config.name)
     try:
-        runtime, config = await _start(source, settings, arena, worker)
+        runtime, config, sink, content = await _start(source, settings, arena, worker)
     except BaseException:
         worker.abandon()
         arena.close()
         raise
-    return ServedModel(runtime.spec, config, runtime, runtime, loop.time() - started_s)
+    return ServedModel(runtime.spec, config, runtime, sink, loop.time() - started_s, content)
 
 
 async def _start(
     source: VersionSource, settings: LoaderSettings, arena: Arena, worker: WorkerProcess
-) -> tuple[ModelRuntime, Any]:
+) -> tuple[ModelRuntime, Any, Sink, ModelContent]:
     document, model_dir = source.document, source.model_dir
     traits = registry.traits(document.config.backend)
     modules = list(traits.preload)
@@ -110,9 +116,13 @@ async def _start(
     spec = compile_spec(config, source.version, model_dir, settings.gpu_count)
     load.config, load.complete = config.SerializeToString(), False
     order = WorkerOrder(settings.client, arena, modules, load, traits.takes_pieces)
-    runtime = ModelRuntime(spec, make_scheduler(spec), settings.recorder(spec), order, settings.runtime)
+    recorder = settings.recorder(spec)
+    scheduler = make_scheduler(spec, load_batch_rule(spec, config, model_dir))
+    runtime = ModelRuntime(spec, scheduler, recorder, order, settings.runtime)
+    content = ModelContent(model_dir, source.version, config.SerializeToString(deterministic=True), load.options)
+    sink = await caching_sink(settings.caching, spec, runtime, recorder, content)
     await runtime.start(share_worker=not traits.process_per_instance, loaded=worker)
-    return runtime, config
+    return runtime, config, sink, content
 
 
 def _load_message(source: VersionSource, settings: LoaderSettings, arena: Arena) -> LoadModel:

@@ -26,8 +26,10 @@ from shoal.scheduling.input_checks import (
     input_index,
     reshaped,
 )
+from shoal.scheduling.length_checks import check_lengths
 from shoal.scheduling.output_checks import check_classification, requested_outputs
-from shoal.scheduling.schedule_policy import priority_level, queue_timeout_us
+from shoal.scheduling.schedule_policy import deadline_us, priority_level, queue_timeout_us
+from shoal.scheduling.sequence_admission import check_id_length, sequence_part
 from shoal.scheduling.texts import request_prefix
 
 _RAW_NAME = "raw_input"
@@ -45,6 +47,7 @@ def plan_request(head: InferHead, spec: ModelSpec, sink: Sink) -> RequestPlan:
     Raises:
         InvalidArgumentError: the request does not fit the model, in Triton's words (rules 15 and 27-35).
     """
+    check_id_length(head)
     check_unique(head)
     outputs = requested_outputs(head, spec)
     check_input_count(head, spec)
@@ -61,6 +64,8 @@ def plan_request(head: InferHead, spec: ModelSpec, sink: Sink) -> RequestPlan:
     ]
     _check_bytes_in_head(head, inputs)
     inputs.sort(key=_index)
+    if spec.padding is not None:
+        check_lengths(head, inputs, spec, spec.padding)
     return RequestPlan(
         head=head,
         sink=sink,
@@ -72,6 +77,8 @@ def plan_request(head: InferHead, spec: ModelSpec, sink: Sink) -> RequestPlan:
         bytes_inputs=tuple(place for place, planned in enumerate(inputs) if _is_walked(planned, spec)),
         priority=priority_level(head, spec),
         timeout_us=queue_timeout_us(head),
+        deadline_us=deadline_us(head),
+        sequence=None if spec.sequence is None else sequence_part(head, spec, spec.sequence, rows),
     )
 
 
@@ -102,6 +109,8 @@ def plan_raw_request(head: InferHead, payload_nbytes: int, spec: ModelSpec, sink
     outputs = requested_outputs(head, spec)
     check_classification(head, spec)
     inputs = (PlannedInput(0, shape, 0),)
+    if spec.padding is not None:
+        check_lengths(head, inputs, spec, spec.padding)
     return RequestPlan(
         head=head,
         sink=sink,
@@ -112,6 +121,8 @@ def plan_raw_request(head: InferHead, payload_nbytes: int, spec: ModelSpec, sink
         payload_nbytes=(nbytes,),
         priority=priority_level(head, spec),
         timeout_us=queue_timeout_us(head),
+        deadline_us=deadline_us(head),
+        sequence=None if spec.sequence is None else sequence_part(head, spec, spec.sequence, 1),
     )
 
 

@@ -33,6 +33,7 @@ class CloseReason(Enum):
     DELAY = "delay"
     IDLE = "idle"
     SHAPE = "shape"
+    RULE = "rule"
     TARGET = "target"
 
     __hash__ = object.__hash__  # counted per batch; Enum's own hash is a slow Python function
@@ -45,11 +46,13 @@ class MadeInput(NamedTuple):
         input: which of the model's inputs (an index into ``ModelSpec.all_inputs``).
         data: its wire bytes, of all rows.
         shape: its shape, the batch dimension included.
+        rows: the same row by row, with ``data`` empty, where joining them would be one copy more.
     """
 
     input: int
     data: Buffer
     shape: Shape
+    rows: Sequence[Buffer] | None = None
 
 
 class SequenceTurn(NamedTuple):
@@ -162,8 +165,8 @@ class KeepsSequences(Scheduler, Protocol):
     Requests that leave the queue because their sequence ends come with the next ``expired``, with their ``refusal``.
 
     Attributes:
-        on_finished: called with the id of each sequence that is over, whatever ended it, so that what was kept for it
-            can be let go. The next sequence with the same id has not begun then.
+        on_finished: called with an id of which no sequence is left, whatever ended it, so that what was kept for it can
+            be let go. Where the next one with the same id waits already, it takes over with its START.
     """
 
     on_finished: Callable[[int | str], None]

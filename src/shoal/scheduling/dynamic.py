@@ -7,7 +7,7 @@ requests that arrive after a batch had to be closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from shoal.config.spec import BatchingSpec
 from shoal.errors import ShoalError
@@ -15,8 +15,25 @@ from shoal.requests import InferRequest
 from shoal.scheduling.contract import Batch, CloseReason, QueueStatistics, queue_timeout
 from shoal.scheduling.queue import WaitingRequests
 
-SameContents = Callable[[InferRequest, InferRequest], bool]
-"""Whether two requests with the same batch key may share a batch, judged by their data."""
+
+class SameContents(Protocol):
+    """Whether requests with the same batch key may share a batch, judged by their data or by a rule of the user's.
+
+    Attributes:
+        reason: why a batch is closed by it.
+    """
+
+    reason: CloseReason
+
+    def __call__(self, first: InferRequest, other: InferRequest) -> bool:
+        """Whether the request may join those that were asked about since the batch was begun with ``first``.
+
+        A batch is begun, or begun anew, by asking about its first request: ``other`` is ``first`` then.
+        """
+
+    def closed(self, count: int) -> None:
+        """The first ``count`` of the requests asked about are sent as a batch."""
+
 
 _NOT_WAITING = 0
 
@@ -28,7 +45,7 @@ class DynamicScheduler:
         max_batch_size: most rows in a batch; requests of a model without batching have one row each, so 1 for those.
         batching: preferred sizes and delay.
         queue: the empty queue, which has the queue policies.
-        same_contents: a test of data on top of the batch key, for models with shape tensors.
+        same_contents: a test on top of the batch key, for models with shape tensors or a rule of their own.
     """
 
     __slots__ = (
@@ -103,14 +120,19 @@ class DynamicScheduler:
             total = rows + plan.rows
             if first is None:
                 first, key = request, plan.batch_key
+                if same_contents is not None:
+                    same_contents(first, first)
             else:
                 if total > largest and not best_count:
                     best_count, best_rows = count, rows
                 if total > most:
                     stopped = CloseReason.FULL
                     break
-                if plan.batch_key != key or (same_contents is not None and not same_contents(first, request)):
+                if plan.batch_key != key:
                     stopped = CloseReason.SHAPE
+                    break
+                if same_contents is not None and not same_contents(first, request):
+                    stopped = same_contents.reason
                     break
             count += 1
             rows = total
@@ -169,6 +191,8 @@ class DynamicScheduler:
             reason = stopped
         else:
             reason = CloseReason.PREFERRED if rows in self._preferred else CloseReason.FULL
+        if self._same_contents is not None:
+            self._same_contents.closed(count)
         return Batch(self._queue.pop(count), rows, reason)
 
     def _wait(self, rows: int, key: tuple[object, ...], oldest_ns: int) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
+from shoal.config.spec import ModelSpec, OldestSpec
 from shoal.scheduling.contract import Batch
 
 Deliver = Callable[[], None]
 """Hands a batch's answers, or its failure, to those who asked."""
+
+
+def keeps_order(spec: ModelSpec) -> bool:
+    """Whether a model's answers are to come in the order of its batches."""
+    if spec.batching is not None:
+        return spec.batching.preserve_ordering
+    strategy = None if spec.sequence is None else spec.sequence.strategy
+    return isinstance(strategy, OldestSpec) and strategy.preserve_ordering
 
 
 class ResponseOrder:
@@ -20,7 +30,7 @@ class ResponseOrder:
 
     def __init__(self) -> None:
         # By identity, because batches are compared by value; in the order of dispatch.
-        self._dispatched: dict[int, Batch] = {}
+        self._dispatched: OrderedDict[int, Batch] = OrderedDict()
         self._deliveries: dict[int, Deliver] = {}
 
     def dispatched(self, batch: Batch) -> None:
@@ -38,9 +48,7 @@ class ResponseOrder:
             raise ValueError("a batch is completed once after it was dispatched, not before and not again")
         self._deliveries[key] = deliver
         ready: list[Deliver] = []
-        for earliest in list(self._dispatched):
-            if earliest not in self._deliveries:
-                break
+        while self._dispatched and (earliest := next(iter(self._dispatched))) in self._deliveries:
             ready.append(self._deliveries.pop(earliest))
             del self._dispatched[earliest]
         return ready

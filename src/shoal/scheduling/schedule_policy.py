@@ -1,9 +1,10 @@
-"""The parameters of the schedule policy extension: a request's priority and its queue timeout (rules 36 and 37)."""
+"""The parameters that schedule a request: its priority, its queue timeout (rules 36 and 37) and its deadline."""
 
 from __future__ import annotations
 
 from shoal.config.spec import ModelSpec
 from shoal.errors import InvalidArgumentError
+from shoal.protocols.parameters import DEADLINE
 from shoal.requests import InferHead
 from shoal.scheduling.texts import request_prefix
 
@@ -23,6 +24,11 @@ def priority_level(head: InferHead, spec: ModelSpec) -> int:
 def queue_timeout_us(head: InferHead) -> int:
     """The queue timeout that the request asks for, in microseconds (rule 37); 0 when none."""
     return _whole_number(head, "timeout")
+
+
+def deadline_us(head: InferHead) -> int:
+    """How long after its arrival the request must be answered, in microseconds; 0 when it has no deadline."""
+    return _whole_number(head, DEADLINE)
 
 
 def _whole_number(head: InferHead, name: str) -> int:

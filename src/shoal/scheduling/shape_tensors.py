@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shoal.requests import Buffer, InferRequest
+from shoal.scheduling.contract import CloseReason
 
 
 class SameShapeTensors:
@@ -20,12 +21,17 @@ class SameShapeTensors:
 
     __slots__ = ("_indices",)
 
+    reason = CloseReason.SHAPE
+
     def __init__(self, indices: Iterable[int]) -> None:
         self._indices = frozenset(indices)
 
     def __call__(self, first: InferRequest, other: InferRequest) -> bool:
         """Whether the two may share a batch."""
-        return self._contents(first) == self._contents(other)
+        return first is other or self._contents(first) == self._contents(other)
+
+    def closed(self, count: int) -> None:
+        """Nothing: each batch is judged by its first request."""
 
     def _contents(self, request: InferRequest) -> list[Buffer]:
         planned = (tensor for tensor in request.plan.inputs if tensor.index in self._indices)

@@ -21,13 +21,15 @@ class TimeoutQueue:
         policy: the queue policy; its default timeout is not 0.
     """
 
-    __slots__ = ("_deadlines", "_delayed", "_in_time", "_policy")
+    __slots__ = ("_deadlines", "_delayed", "_delayed_arrivals", "_in_time", "_policy")
 
     def __init__(self, policy: QueuePolicySpec) -> None:
         self._policy = policy
         self._in_time = RequestQueue()
         self._delayed = RequestQueue()
         self._deadlines = Deadlines()
+        # Delayed requests are in the order of their timeouts, which need not be that of their arrival.
+        self._delayed_arrivals = Deadlines()
 
     @property
     def rows(self) -> int:
@@ -37,11 +39,11 @@ class TimeoutQueue:
     @property
     def oldest_ns(self) -> int | None:
         """When the request that waits longest came in; None when nothing waits."""
-        # Delayed requests are in the order of their timeouts, which need not be that of their arrival.
-        arrivals = [request.queued_ns for request in self._delayed]
-        if self._in_time.oldest_ns is not None:
-            arrivals.append(self._in_time.oldest_ns)
-        return min(arrivals, default=None)
+        in_time_ns = self._in_time.oldest_ns
+        delayed_ns = self._delayed_arrivals.next_ns() if len(self._delayed) else None
+        if in_time_ns is None or delayed_ns is None:
+            return delayed_ns if in_time_ns is None else in_time_ns
+        return min(in_time_ns, delayed_ns)
 
     def __len__(self) -> int:
         return len(self._in_time) + len(self._delayed)
@@ -58,12 +60,15 @@ class TimeoutQueue:
         if 0 < self._policy.max_queue_size <= len(self):
             raise queue_full(request)
         self._in_time.append(request, now_ns)
-        self._deadlines.add(request, now_ns + self._timeout_us(request) * 1_000)
+        self._deadlines.add(request, now_ns + timeout_us(self._policy, request) * 1_000)
 
     def remove(self, request: InferRequest) -> bool:
         """Take the request out, wherever it stands; False when it is not in the queue."""
-        self._deadlines.discard(request)
-        return self._in_time.remove(request) or self._delayed.remove(request)
+        if self._in_time.remove(request):
+            self._deadlines.discard(request)
+            return True
+        self._delayed_arrivals.discard(request)
+        return self._delayed.remove(request)
 
     def pop(self, count: int) -> list[InferRequest]:
         """Take the first ``count`` requests out and mark them running."""
@@ -71,11 +76,17 @@ class TimeoutQueue:
         taken = self._in_time.pop(in_time)
         for request in taken:
             self._deadlines.discard(request)
-        return taken + self._delayed.pop(count - in_time)
+        if in_time == count:
+            return taken
+        late = self._delayed.pop(count - in_time)
+        for request in late:
+            self._delayed_arrivals.discard(request)
+        return taken + late
 
     def clear(self) -> list[InferRequest]:
         """Take everything out."""
         self._deadlines.clear()
+        self._delayed_arrivals.clear()
         return self._in_time.clear() + self._delayed.clear()
 
     def expire(self, now_ns: int) -> list[InferRequest]:
@@ -86,6 +97,7 @@ class TimeoutQueue:
         if self._policy.timeout_action is TimeoutAction.REJECT:
             return due
         for request in due:
+            self._delayed_arrivals.add(request, request.queued_ns)
             self._delayed.append(request, request.queued_ns)
         return []
 
@@ -93,6 +105,8 @@ class TimeoutQueue:
         """When the next timeout passes; None when no waiting request has one."""
         return self._deadlines.next_ns()
 
-    def _timeout_us(self, request: InferRequest) -> int:
-        default_us, asked_us = self._policy.default_timeout_us, request.plan.timeout_us
-        return asked_us if self._policy.allow_timeout_override and 0 < asked_us < default_us else default_us
+
+def timeout_us(policy: QueuePolicySpec, request: InferRequest) -> int:
+    """The queue timeout of a request: its own only where the policy allows it, and only to shorten the default."""
+    default_us, asked_us = policy.default_timeout_us, request.plan.timeout_us
+    return asked_us if policy.allow_timeout_override and 0 < asked_us < default_us else default_us

@@ -7,7 +7,8 @@ A test gives a model and a few requests to it, and ``check_backend`` does the re
         requests = [{"x": np.ones((1, 4), np.float32)}, {"x": np.zeros((3, 4), np.float32)}]
         check_backend(MyBackend({}), model_dir, Cases(requests, failing={"x": np.full((1, 4), np.nan, np.float32)}))
 
-``check_datatypes`` does so for the element types, with models that return what they are given. All failures are
+``check_datatypes`` does so for the element types, with models that return what they are given. The requests of a model
+with controls or states (``sequence_batching``) hold those too, as inputs like any other. All failures are
 ``AssertionError`` with a sentence that says which rule was broken.
 """
 
@@ -111,13 +112,14 @@ def check_batches(loaded: Loaded, instance: Instance, requests: Sequence[Tensors
 
 
 def check_chosen_outputs(loaded: Loaded, instance: Instance, request: Tensors, expected: Tensors) -> None:
-    """A request that asks for some outputs gets at least these; more are dropped by the server."""
-    for name in loaded.outputs:
+    """A request that asks for some outputs gets at least these, and states always; more are dropped by the server."""
+    for name in loaded.public:
         batch = loaded.batch([request])
         batch.requests = [RequestInfo(outputs=(name,))]
         result = instance.execute(batch, NoRoom())
         outputs = result.gathered if result.gathered is not None else (result.per_request or [])[0].outputs
         assert name in outputs, f"output '{name}' was asked for and is missing"
+        assert loaded.states <= set(outputs), f"states {sorted(loaded.states - set(outputs))} are missing"
         _assert_same({name: outputs[name]}, {name: expected[name]}, "an output asked for alone")
 
 
@@ -223,7 +225,7 @@ def sample(datatype: DataType, shape: tuple[int, ...]) -> Array:
 def _succeeded(loaded: Loaded, instance: Instance, requests: Sequence[Tensors], room: OutputRoom) -> list[Tensors]:
     """The outputs of requests that must all succeed, their types checked against the configuration."""
     results = run(loaded, instance, requests, room)
-    types = {tensor.name: np.dtype(tensor.datatype.numpy or "u2") for tensor in loaded.spec.outputs}
+    types = {tensor.name: np.dtype(tensor.datatype.numpy or "u2") for tensor in loaded.spec.all_outputs}
     for result in results:
         assert result.error is None, f"a request that should succeed failed: {result.error}"
         for name, array in result.outputs.items():

@@ -69,15 +69,23 @@ class Loaded:
         spec: its spec.
         config: the completed ``ModelConfig`` message.
         model: the model.
+        outputs: the names of its outputs, those that the server keeps (states) included.
+        public: the names of those that clients may ask for.
+        states: the names of those that the server needs of every run.
     """
 
     spec: ModelSpec
     config: Any
     model: Model
     outputs: tuple[str, ...] = field(init=False)
+    public: tuple[str, ...] = field(init=False)
+    states: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.outputs = tuple(tensor.name for tensor in self.spec.outputs)
+        self.outputs = tuple(tensor.name for tensor in self.spec.all_outputs)
+        self.public = tuple(tensor.name for tensor in self.spec.outputs)
+        states = self.spec.sequence.states if self.spec.sequence is not None else ()
+        self.states = frozenset(self.outputs[state.output] for state in states)
 
     def instance(self, number: int = 0) -> Instance:
         """A new instance, like the model's first one but with a name of its own."""
@@ -91,7 +99,7 @@ class Loaded:
         inputs = dict(requests[0])
         if len(requests) > 1:
             inputs = {name: np.concatenate([request[name] for request in requests]) for name in inputs}
-        return ModelBatch(inputs, rows, [RequestInfo(outputs=self.outputs)] * len(requests), batched)
+        return ModelBatch(inputs, rows, [RequestInfo(outputs=self.public)] * len(requests), batched)
 
 
 def load(backend: Backend, model_dir: Path, version: int = 1, cores: float = 2.0) -> Loaded:

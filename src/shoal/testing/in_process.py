@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Self
 
 import numpy as np
@@ -48,6 +49,7 @@ class PendingAnswer:
         self.request: InferRequest | None = None
         self.answers: list[InferResponse | ShoalError] = []
         self._future: Future[InferResponse | None] = Future()
+        self._came: SimpleQueue[None] = SimpleQueue()
 
     def completed(self, request: InferRequest, response: InferResponse) -> None:
         """Keep the answer."""
@@ -58,6 +60,7 @@ class PendingAnswer:
         """Keep the error."""
         del request
         self._future.set_exception(error)
+        self._came.put(None)
 
     def responded(self, request: InferRequest, answer: InferResponse | ShoalError | None, *, final: bool) -> None:
         """Keep one of the answers of a decoupled model."""
@@ -66,6 +69,29 @@ class PendingAnswer:
             self.answers.append(answer)
         if final:
             self._future.set_result(None)
+        self._came.put(None)
+
+    def __iter__(self) -> Iterator[dict[str, Array] | ShoalError]:
+        """The answers of a decoupled model as they come: arrays by output name, or an error in place of them.
+
+        Raises:
+            ShoalError: the request failed.
+            TimeoutError: nothing came for two minutes.
+        """
+        told = 0
+        while True:
+            ended = self._future.done()
+            while told < len(self.answers):
+                answer = self.answers[told]
+                told += 1
+                yield outputs_of(answer) if isinstance(answer, InferResponse) else answer
+            if ended:
+                self._future.result()
+                return
+            try:
+                self._came.get(timeout=START_TIMEOUT_S)
+            except Empty:
+                raise TimeoutError("no answer came") from None
 
     @property
     def done(self) -> bool:
@@ -81,11 +107,8 @@ class PendingAnswer:
         """
         response = self._future.result(timeout_s)
         if response is None:
-            raise ValueError("a decoupled model was asked: wait for the end, and read answers")
-        return {
-            tensor.name: array_of(tensor.datatype, tensor.shape, data)
-            for tensor, data in zip(response.layout.outputs, response.data, strict=True)
-        }
+            raise ValueError("a decoupled model was asked: iterate over its answers")
+        return outputs_of(response)
 
 
 class InProcessServer:
@@ -194,6 +217,14 @@ class InProcessServer:
             ShoalError: the request failed.
         """
         return self.submit(model, inputs, **request).outputs()
+
+
+def outputs_of(response: InferResponse) -> dict[str, Array]:
+    """The outputs of a response: arrays by name."""
+    return {
+        tensor.name: array_of(tensor.datatype, tensor.shape, data)
+        for tensor, data in zip(response.layout.outputs, response.data, strict=True)
+    }
 
 
 def wire_bytes(name: str, array: Array) -> tuple[DataType, bytes]:

@@ -240,12 +240,26 @@ class GrpcStream(Stream):
         prefix = PREFIX.pack(compressed, nbytes)
         self.outbox.data(self, (prefix, *message), PREFIX_NBYTES + nbytes)
 
-    def finish(self, code: int, message: str) -> None:
+    @property
+    def unsent_nbytes(self) -> int:
+        """How much of what was sent waits for the client to read on."""
+        return self.queued_nbytes
+
+    def drained(self) -> None:
+        """All that waited for the client is on its way."""
+        if self.unary or self.answered:
+            return
+        try:
+            self._handler.drained(self)
+        except Exception:  # as in ``opened``
+            self._broken()
+
+    def finish(self, code: int, message: str, pushback_ms: int = 0) -> None:
         """The status that ends the call."""
         if self.answered:
             return
         self._answer()
-        block = grpc_codec.status_block(code, message)
+        block = grpc_codec.status_block(code, message, pushback_ms)
         if self._head_sent:
             self.outbox.end(self, block)
         else:

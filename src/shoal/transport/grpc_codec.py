@@ -6,6 +6,7 @@ import base64
 import re
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 from shoal.requests import Buffer
 from shoal.transport import hpack_blocks
@@ -91,13 +92,22 @@ def compressed_head_block(encoding: str) -> bytes:
     return HEAD_BLOCK + hpack_blocks.block([(b"grpc-encoding", encoding.encode())])
 
 
-def status_block(code: int, message: str) -> bytes:
-    """The trailers of a call that ends with this status."""
+@lru_cache(maxsize=256)
+def status_block(code: int, message: str, pushback_ms: int = 0) -> bytes:
+    """The trailers of a call that ends with this status.
+
+    Args:
+        code: the status.
+        message: its text.
+        pushback_ms: when the client may try again (gRFC A6); 0 to say nothing of it.
+    """
     if code == OK and not message:
         return OK_BLOCK
     block = hpack_blocks.field(b"grpc-status", b"%d" % code)
     if message:
         block += hpack_blocks.field(b"grpc-message", encode_message(message))
+    if pushback_ms:
+        block += hpack_blocks.field(b"grpc-retry-pushback-ms", b"%d" % pushback_ms)
     if code == UNIMPLEMENTED:
         block += hpack_blocks.field(b"grpc-accept-encoding", ACCEPT_ENCODING.encode())
     return block

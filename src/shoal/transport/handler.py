@@ -120,14 +120,24 @@ class GrpcCall(Protocol):
     def peer(self) -> str:
         """The client's address, for logs."""
 
+    @property
+    def unsent_nbytes(self) -> int:
+        """How much of what was sent waits for the client to read on; ``GrpcHandler.drained`` tells of its end."""
+
     def respond(self, message: Sequence[Buffer]) -> None:
         """The one response message of a unary call and an OK status, in a single write where flow control allows."""
 
     def send(self, message: Sequence[Buffer]) -> None:
         """One response message, given as buffers that follow each other; the transport frames it."""
 
-    def finish(self, code: int, message: str) -> None:
-        """End the call with a gRPC status; 0 is OK."""
+    def finish(self, code: int, message: str, pushback_ms: int = 0) -> None:
+        """End the call with a gRPC status; 0 is OK.
+
+        Args:
+            code: the status.
+            message: its text.
+            pushback_ms: how long the client is to wait before it tries again (gRFC A6); 0 to leave that to it.
+        """
 
 
 class GrpcHandler(Protocol):
@@ -151,6 +161,9 @@ class GrpcHandler(Protocol):
 
     def half_closed(self, call: GrpcCall) -> None:
         """The client will send no more messages."""
+
+    def drained(self, call: GrpcCall) -> None:
+        """Of a call that is not unary: after some messages had to wait for the client, all are on their way to it."""
 
     def cancelled(self, call: GrpcCall) -> None:
         """The client cancelled, its deadline passed, or its connection is gone; nothing may be sent any more."""

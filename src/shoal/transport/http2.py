@@ -265,6 +265,8 @@ class Http2Connection(HeaderFrames, asyncio.BufferedProtocol):
         elif stop > end and nbytes < _STREAMED_NBYTES:
             return _WAIT
         stream = self._data_stream(stream_id & STREAM_MASK)
+        if stream is None and flags & END_STREAM:
+            self.client_finished(stream_id & STREAM_MASK)
         self.unacked_nbytes += nbytes
         if stream is not None and padding:
             stream.use_window(padding)

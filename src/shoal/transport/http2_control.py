@@ -93,6 +93,7 @@ class ControlFrames(Session):
         if stream is None or stream.answered:
             self.nuisance(LIGHT, "too many RST_STREAM frames")
         if stream is None:
+            self.client_finished(stream_id)
             return
         unanswered = not stream.answered
         self.forget(stream)

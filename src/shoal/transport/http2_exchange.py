@@ -205,6 +205,8 @@ class HttpStream(Stream):
     def _refuse_body(self, nbytes: int) -> None:
         limit = self.connection.context.limits.body_nbytes
         refused = body_too_large(self.head, nbytes, limit)
+        if not self.remote_closed:
+            self.connection.let_finish(self.stream_id)
         self._refuse(refused.status, str(refused))
 
     def _refuse(self, status: int, message: str) -> None:

@@ -62,6 +62,9 @@ class Sender:
         """The stream's last byte has been handed to the socket."""
         raise NotImplementedError
 
+    def drained(self) -> None:
+        """The queue is empty again, and the stream goes on."""
+
 
 class Outbox:
     """The sending side of one connection.
@@ -274,6 +277,8 @@ class Outbox:
             sender.queue = None
             if sender.tail is not None:
                 self._end(sender)
+            else:
+                sender.drained()
         return allowance
 
     def _end(self, sender: Sender) -> None:

@@ -78,6 +78,8 @@ class HeaderFrames(ControlFrames):
             self._request(stream_id, block, ended)
         else:
             self.memo.decode(block)
+            if ended:
+                self.client_finished(stream_id)
             if not self.is_ignored(stream_id):
                 code = ErrorCode.PROTOCOL_ERROR if self.skipped(stream_id) else ErrorCode.STREAM_CLOSED
                 raise Http2ConnectionError(code, f"HEADERS on stream {stream_id}, which is closed")

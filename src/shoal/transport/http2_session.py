@@ -23,6 +23,10 @@ _LINGER_S = 1.0
 _DRAIN_ANSWER_S = 1.0
 _DEBUG_NBYTES = 200
 _REMEMBERED_STREAMS = 1024
+_FINISH_S = 1.0
+_MOST_FINISHING = 16
+"""For so long, and on so many streams at once, the rest of a refused body is read and dropped. It is not longer than a
+stream's window, for nothing more is granted. Some clients lose an answer that RST_STREAM overtakes while they send."""
 DRAIN_PING = b"shoal-dr"
 """Sent behind the first GOAWAY of two: once it is answered, the client has seen that GOAWAY."""
 _CLIENT_FAULTS = {
@@ -59,9 +63,9 @@ class Session:
     """
 
     __slots__ = (
-        "_deadlines", "_draining", "_ignored", "_last_served", "_peer", "_skipped", "_timer", "block", "block_since_s",
-        "client_leaves", "context", "ending", "guard", "last_stream_id", "made_s", "memo", "outbox", "paused", "plain",
-        "quick_nbytes", "refusing", "rest", "settled", "streams", "transport", "turns",
+        "_deadlines", "_draining", "_finishing", "_ignored", "_last_served", "_peer", "_skipped", "_timer", "block",
+        "block_since_s", "client_leaves", "context", "ending", "guard", "last_stream_id", "made_s", "memo", "outbox",
+        "paused", "plain", "quick_nbytes", "refusing", "rest", "settled", "streams", "transport", "turns",
     )  # fmt: skip
 
     def __init__(self, context: ConnectionContext) -> None:
@@ -84,6 +88,7 @@ class Session:
         self._deadlines: Deadlines | None = None
         self._peer: str | None = None
         self._ignored: dict[int, None] = {}
+        self._finishing: dict[int, asyncio.TimerHandle] = {}
         self._last_served = STREAM_MASK
         self._skipped: deque[tuple[int, int]] = deque(maxlen=64)
         self._timer: asyncio.TimerHandle | None = None
@@ -110,6 +115,9 @@ class Session:
         self.outbox.attach(None)
         if self._timer is not None:
             self._timer.cancel()
+        for timer in self._finishing.values():
+            timer.cancel()
+        self._finishing.clear()
         self._abandon_streams()
         if self._deadlines is not None:
             self._deadlines.close()
@@ -197,9 +205,31 @@ class Session:
         stream_id = stream.stream_id
         self.streams.pop(stream_id, None)
         if not stream.remote_closed:
-            self.reset_number(stream_id, ErrorCode.NO_ERROR)
+            if stream_id in self._finishing:
+                self.ignore(stream_id)
+            else:
+                self.reset_number(stream_id, ErrorCode.NO_ERROR)
+        elif self._finishing:
+            self.client_finished(stream_id)
         if self.refusing:
             self._end_when_done()
+
+    def let_finish(self, stream_id: int) -> None:
+        """The stream is about to be answered before its client has sent all: leave it a moment to do so."""
+        if len(self._finishing) < _MOST_FINISHING:
+            self._finishing[stream_id] = self.context.loop.call_later(_FINISH_S, self._finish, stream_id)
+
+    def _finish(self, stream_id: int) -> None:
+        """The client still sends: tell it to stop."""
+        del self._finishing[stream_id]
+        if not self.ending and stream_id not in self.streams:
+            self.reset_number(stream_id, ErrorCode.NO_ERROR)
+
+    def client_finished(self, stream_id: int) -> None:
+        """The client has ended or given up a stream that is over for us."""
+        timer = self._finishing.pop(stream_id, None)
+        if timer is not None:
+            timer.cancel()
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """End a stream with RST_STREAM.
@@ -215,6 +245,7 @@ class Session:
     def forget(self, stream: Stream) -> None:
         """The stream is over before its time; its handler is told."""
         self.streams.pop(stream.stream_id, None)
+        self.client_finished(stream.stream_id)
         self.outbox.drop(stream)
         stream.abandoned()
         if self.refusing:

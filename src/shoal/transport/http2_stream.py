@@ -50,6 +50,9 @@ class StreamOwner(Protocol):
     def finished(self, stream: Stream) -> None:
         """The stream's last byte is on its way."""
 
+    def let_finish(self, stream_id: int) -> None:
+        """Leave the client a moment to send the rest of a body that is refused."""
+
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """End the stream with RST_STREAM because of an error of the client."""
 

@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 from shoal.backends.triton_python.errors import TritonModelException
 from shoal.backends.triton_python.memory import TRITONSERVER_MEMORY_CPU, PreferredMemory
+from shoal.backends.triton_python.response_sender import InferenceResponseSender
 from shoal.backends.triton_python.tensor import Tensor
 from shoal.requests import Parameter
 
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
-TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 TRITONSERVER_REQUEST_RELEASE_ALL = 1
 TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
 
@@ -43,6 +43,7 @@ class InferenceRequest:
         "_outputs",
         "_parameters",
         "_preferred_memory",
+        "_release_flags",
         "_request_id",
         "_timeout",
         "_trace",
@@ -75,6 +76,7 @@ class InferenceRequest:
         self._preferred_memory = preferred_memory or PreferredMemory(TRITONSERVER_MEMORY_CPU)
         self._trace = trace
         self._parameters = parameters or {}
+        self._release_flags = TRITONSERVER_REQUEST_RELEASE_ALL
 
     def inputs(self) -> list[Tensor]:
         """The input tensors; optional inputs that the client left out are not among them."""
@@ -129,24 +131,30 @@ class InferenceRequest:
         raise TritonModelException("Cannot determine request cancellation: the request did not come from the server")
 
     def set_release_flags(self, flags: int) -> None:
-        """Say when the request is released; all of it after ``execute`` is the only way there is.
+        """Say what becomes of the request after ``execute``: it is answered, or rescheduled for a later batch.
+
+        A rescheduled request gets None in place of its response; the model must have ``iterative_sequence`` set.
+
+        Args:
+            flags: ``TRITONSERVER_REQUEST_RELEASE_ALL`` or ``TRITONSERVER_REQUEST_RELEASE_RESCHEDULE``.
 
         Raises:
-            TritonModelException: rescheduling is asked for.
+            TritonModelException: the flags are neither of the two.
         """
-        if flags != TRITONSERVER_REQUEST_RELEASE_ALL:
-            raise TritonModelException("set_release_flags: rescheduling a request is not supported in this version")
+        if flags not in (TRITONSERVER_REQUEST_RELEASE_ALL, TRITONSERVER_REQUEST_RELEASE_RESCHEDULE):
+            raise TritonModelException(
+                "set_release_flags: the flags must be TRITONSERVER_REQUEST_RELEASE_ALL or "
+                f"TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, not {flags!r}"
+            )
+        self._release_flags = flags
 
-    def get_response_sender(self) -> NoReturn:
-        """Not supported yet.
+    def get_response_sender(self) -> InferenceResponseSender:
+        """What sends the request's responses; always the same object.
 
         Raises:
-            TritonModelException: always.
+            TritonModelException: the request did not come from the server.
         """
-        raise TritonModelException(
-            "get_response_sender: response senders (decoupled models) are not supported in this version; "
-            "return one InferenceResponse per request from execute"
-        )
+        raise TritonModelException("Cannot send responses: the request did not come from the server")
 
     def exec(self, decoupled: bool = False) -> NoReturn:
         """Not supported yet.
