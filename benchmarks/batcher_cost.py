@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Iterable, Iterator
 
+from shoal.config.padding import PaddedInput, PaddedLength, PaddingSpec
 from shoal.config.spec import BatchingSpec, InstanceKind, InstanceSpec, ModelSpec, QueuePolicySpec, TimeoutAction
 from shoal.requests import NOBODY, InferRequest
 from shoal.scheduling.contract import Scheduler
@@ -25,7 +26,11 @@ REJECT = QueuePolicySpec(default_timeout_us=LONG_US, allow_timeout_override=True
 DELAY = QueuePolicySpec(TimeoutAction.DELAY, SHORT_US, allow_timeout_override=True)
 ONE = (RequestKind(),)
 LEVELS = tuple(RequestKind(priority=level) for level in (3, 1, 2))
-TIMEOUTS = tuple(RequestKind(timeout_us=timeout_us) for timeout_us in (900, 300, 0))
+SHORT = tuple(RequestKind(timeout_us=timeout_us) for timeout_us in (900, 300, 0))  # all of them pass
+LONG = tuple(RequestKind(timeout_us=timeout_us) for timeout_us in (9 * 10**9, 3 * 10**9, 0))  # none of them does
+
+BUCKETS = tuple(RequestKind(key=(bucket,)) for bucket in range(4))
+PADDING = PaddingSpec((PaddedLength((PaddedInput(0, 1, bytes(4)),), buckets=(16, 32, 64)),))
 
 Case = tuple[BatchingSpec | None, tuple[RequestKind, ...]]
 CASES: dict[str, Case] = {
@@ -38,17 +43,19 @@ CASES: dict[str, Case] = {
         BatchingSpec(priority_levels=1_000, default_priority_level=1),
         tuple(RequestKind(priority=level) for level in range(1_000, 0, -1)),
     ),
-    "timeout, REJECT": (BatchingSpec(default_queue_policy=REJECT), TIMEOUTS),
-    "timeout, DELAY": (BatchingSpec(default_queue_policy=DELAY), TIMEOUTS),
+    "timeout, REJECT": (BatchingSpec(default_queue_policy=REJECT), LONG),
+    "timeout, DELAY": (BatchingSpec(default_queue_policy=DELAY), SHORT),
     "3 levels, DELAY": (BatchingSpec(default_queue_policy=DELAY, priority_levels=3, default_priority_level=2), LEVELS),
     "latency target": (BatchingSpec(latency_target_us=20_000), ONE),
+    "4 length buckets": (BatchingSpec(), BUCKETS),
 }
 
 
-def model(batching: BatchingSpec | None) -> ModelSpec:
+def model(batching: BatchingSpec | None, padding: PaddingSpec | None) -> ModelSpec:
     """A model with this batcher and one instance."""
     instance = InstanceSpec("m_0", InstanceKind.CPU, 0)
-    return ModelSpec("m", 1, "python", "python", BATCH if batching else 0, (), (), (instance,), batching)
+    size = BATCH if batching else 0
+    return ModelSpec("m", 1, "python", "python", size, (), (), (instance,), batching, padding=padding)
 
 
 def requests_of(kinds: tuple[RequestKind, ...]) -> Iterator[InferRequest]:
@@ -61,7 +68,7 @@ def requests_of(kinds: tuple[RequestKind, ...]) -> Iterator[InferRequest]:
 def cost_us(case: Case, length: int) -> float:
     """Microseconds per request with so many others in the queue."""
     batching, kinds = case
-    scheduler = make_scheduler(model(batching))
+    scheduler = make_scheduler(model(batching, PADDING if kinds is BUCKETS else None))
     coming = requests_of(kinds)
     now_ns = 1_000_000_000
     for _ in range(length):

@@ -171,13 +171,7 @@ def test_every_model_that_fails_is_named(repository):
         ("max_batch_size: many", 2, "max_batch_size: "),
         ("input [\n  { name: 'A'\n", 4, "the file ends before the '}' of line 3"),
         (TENSORS + "name: 'other'", 5, "name: 'other' is not the name of the model's folder, 'm'"),
-        (
-            TENSORS + "model_transaction_policy { decoupled: true }",
-            5,
-            "model_transaction_policy.decoupled: not supported",
-        ),
-        (TENSORS + "max_batch_size: 2\nsequence_batching { }", 6, "sequence_batching: not supported"),
-        (TENSORS + "response_cache { enable: true }", 5, "response_cache.enable: not supported"),
+        (TENSORS + "model_operations { op_library_filename: 'a.so' }", 5, "model_operations: not supported"),
         (TENSORS + "model_warmup { name: 'w' }", 5, "model_warmup: not supported"),
     ],
 )

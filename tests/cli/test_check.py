@@ -37,7 +37,7 @@ def test_fine_models_are_listed_and_the_status_is_0(tmp_path):
 
 
 def test_problems_are_lines_and_the_status_is_1(tmp_path):
-    write(tmp_path, "bad", CONFIG + "max_batchsize: 8\nresponse_cache { enable: true }\n")
+    write(tmp_path, "bad", CONFIG + "max_batchsize: 8\nmodel_operations { op_library_filename: 'a.so' }\n")
     write(tmp_path, "good")
     (tmp_path / "good" / "v1").mkdir()
     done = run(tmp_path)
@@ -47,7 +47,7 @@ def test_problems_are_lines_and_the_status_is_1(tmp_path):
         f"{tmp_path}/bad/config.pbtxt:6: max_batchsize: unknown field 'max_batchsize'; did you mean 'max_batch_size'?"
     )
     assert lines[1].startswith(
-        f"{tmp_path}/bad/config.pbtxt:7: response_cache.enable: not supported by this version of Shoal"
+        f"{tmp_path}/bad/config.pbtxt:7: model_operations: not supported by this version of Shoal"
     )
     assert lines[2].startswith(f"warning: {tmp_path}/good/v1: ignored")
     assert lines[3].split() == ["Model", "Backend", "Versions", "Max", "batch", "Instances"]

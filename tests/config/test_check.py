@@ -54,6 +54,12 @@ STEP = "step { model_name: 'x' input_map { key: 'i' value: '%s' } output_map { k
 IO = 'backend: "python" input { name: "a" data_type: TYPE_FP32 %s } output { name: "b" data_type: TYPE_FP32 dims: 1 }'
 
 
+DECOUPLED_ONNX = (
+    'backend: "onnxruntime" input { name: "x" data_type: TYPE_FP32 dims: 1 } '
+    'output { name: "y" data_type: TYPE_FP32 dims: 1 } model_transaction_policy { decoupled: true }'
+)
+
+
 @pytest.mark.parametrize(
     ("text", "field", "message"),
     [
@@ -189,6 +195,11 @@ IO = 'backend: "python" input { name: "a" data_type: TYPE_FP32 %s } output { nam
             GOOD + "model_transaction_policy { decoupled: true } response_cache { enable: true }",
             "response_cache.enable",
             "Response Cache does not currently support model m with 'decoupled' transaction policy.",
+        ),
+        (
+            DECOUPLED_ONNX,
+            "model_transaction_policy.decoupled",
+            "must be false: the backend 'onnxruntime' gives each request exactly one response",
         ),
         (
             GOOD + "model_metrics { metric_control { histogram_options { buckets: 1 } } }",
@@ -355,7 +366,7 @@ def test_gpus_are_those_of_the_machine(tmp_path):
 
 
 FEATURES = {
-    "ensemble_scheduling": "ensemble_scheduling { }",
+    "ensemble_scheduling.step[].model_namespace": "ensemble_scheduling { step { } step { model_namespace: 'x' } }",
     "batch_input": "batch_input { }",
     "batch_output": "batch_output { }",
     "input[].allow_ragged_batch": "input { } input { allow_ragged_batch: true }",

@@ -214,6 +214,19 @@ MODELS: dict[str, tuple[str, int, str]] = {
         0,
         "",
     ),
+    "sequence": (
+        """
+        class TritonPythonModel:
+            def execute(self, requests):
+                for request in requests:
+                    sender = request.get_response_sender()
+                    for place in range(number(request)):
+                        sender.send(answer([[place, request.correlation_id(), request.flags()]]))
+                    sender.send(flags=FINAL)
+        """,
+        4,
+        DECOUPLED + " sequence_batching { direct { } }",
+    ),
     "ordered": (
         """
         class TritonPythonModel:
@@ -316,6 +329,15 @@ STREAMS = (
         "others do not keep a decoupled request", (Asked("slow", 500, 0, "a"), Asked("from_a_thread", 1, 0, "b"))
     ),
     StreamCase("others keep their order", (Asked("slow", 300, 0, "a"), Asked("one_answer", 9, 0, "b"))),
+    StreamCase(
+        "a sequence, direct",
+        tuple(
+            Asked(
+                "sequence", count, 1, str(count), {"sequence_id": 7, "sequence_start": start, "sequence_end": not start}
+            )
+            for count, start in ((2, True), (1, False))
+        ),
+    ),
     StreamCase(
         "preserve_ordering",
         (

@@ -68,8 +68,8 @@ input {{ name: "IN" data_type: TYPE_INT32 dims: [ 1 ] }}
 output {{ name: "OUT" data_type: TYPE_STRING dims: [ 1 ] }}
 instance_group {{ kind: KIND_CPU count: 1 }}
 parameters {{ key: "mode" value {{ string_value: "{mode}" }} }}
-sequence_batching {{ max_sequence_idle_microseconds: 60000000 {batching} }}
 """
+SEQUENCES = "sequence_batching { max_sequence_idle_microseconds: 60000000 %s }\n"
 
 
 def control(name: str, kind: str, values: str) -> str:
@@ -105,13 +105,13 @@ class SightModel:
     """A model of a case.
 
     Attributes:
-        batching: what its ``sequence_batching`` says.
+        batching: what its ``sequence_batching`` says; None for a model without.
         max_batch_size: most rows.
         mode: ``tell``, or for iterative models ``run`` or ``answer too``.
         files: files of initial states.
     """
 
-    batching: str
+    batching: str | None
     max_batch_size: int = 4
     mode: str = "tell"
     files: tuple[tuple[str, bytes], ...] = ()
@@ -121,7 +121,8 @@ class SightModel:
         folder = repository / name
         (folder / "1").mkdir(parents=True)
         (folder / "1" / "model.py").write_text(MODEL_CODE)
-        (folder / "config.pbtxt").write_text(CONFIG.format(**vars(self)))
+        scheduler = "" if self.batching is None else SEQUENCES % self.batching
+        (folder / "config.pbtxt").write_text(CONFIG.format(**vars(self)) + scheduler)
         for file, data in self.files:
             (folder / "initial_state").mkdir(exist_ok=True)
             (folder / "initial_state" / file).write_bytes(data)
@@ -185,6 +186,8 @@ CASES = (
     SightCase("odd values", SightModel(OLDEST + ODD_CONTROLS), life(5)),
     SightCase("no controls", SightModel(OLDEST), life("née")),
     SightCase("string id, no control for it", SightModel("direct { } " + CONTROLS), life("a" * 128)),
+    SightCase("a model without sequences, number", SightModel(None), life(7)),
+    SightCase("a model without sequences, string", SightModel(None), life("née")),
     SightCase("no batching, direct", SightModel("direct { } " + ids("UINT64"), 0), life(5)),
     SightCase("no batching, oldest", SightModel(OLDEST + ids("UINT32"), 0), life(6)),
     SightCase("id, outputs, priority, timeout, parameters", SightModel(OLDEST + CONTROLS), (SPECIAL,)),

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from shoal.config.spec import ModelSpec, TensorSpec
+from shoal.config.spec import ModelSpec, QueuePolicySpec, TensorSpec
 
 PEERS = Path(os.environ.get("PEERS", Path.home() / ".cache/shoal-peers"))
 START_SECONDS = 90
@@ -97,19 +97,31 @@ def batching_text(spec: ModelSpec) -> str:
     """The dynamic batcher's settings."""
     batching = spec.batching
     assert batching is not None
-    policy = batching.default_queue_policy
+    policies = batching.priority_queue_policies
     return " ".join(
         [
             *(f"preferred_batch_size: {size}" for size in batching.preferred_batch_sizes),
             f"max_queue_delay_microseconds: {batching.max_queue_delay_us}",
+            f"preserve_ordering: {str(batching.preserve_ordering).lower()}",
             f"priority_levels: {batching.priority_levels}",
             f"default_priority_level: {batching.default_priority_level}",
-            "default_queue_policy {",
+            f"default_queue_policy {{ {policy_text(batching.default_queue_policy)} }}",
+            *(
+                f"priority_queue_policy {{ key: {level} value {{ {policy_text(policy)} }} }}"
+                for level, policy in policies.items()
+            ),
+        ]
+    )
+
+
+def policy_text(policy: QueuePolicySpec) -> str:
+    """The limits of one queue."""
+    return " ".join(
+        [
             f"timeout_action: {policy.timeout_action.value}",
             f"default_timeout_microseconds: {policy.default_timeout_us}",
             f"allow_timeout_override: {str(policy.allow_timeout_override).lower()}",
             f"max_queue_size: {policy.max_queue_size}",
-            "}",
         ]
     )
 

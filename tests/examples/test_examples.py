@@ -46,6 +46,12 @@ def test_sequence_client_adds_up_two_rows_at_once(server: DemoServer) -> None:
     assert done.stdout == "odd: 1, 4, 9, 16\neven: 2, 6, 12, 20\n"
 
 
+def test_stream_client_prints_word_by_word(server: DemoServer) -> None:
+    done = run(sys.executable, EXAMPLES / "stream_client.py", f"127.0.0.1:{server.grpc_port}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Many single fish that move as one body. \n"
+
+
 def test_curl_commands_print_what_the_server_says(server: DemoServer) -> None:
     done = run(EXAMPLES / "curl.sh", f"127.0.0.1:{server.http_port}")
     assert done.returncode == 0, done.stderr
@@ -120,7 +126,9 @@ def test_training_makes_the_models_and_pictures_of_the_repository(tmp_path: Path
     assert np.array_equal(made["labels"], kept["labels"])
 
 
-@pytest.mark.parametrize("name", ["http_client.py", "grpc_client.py", "sequence_client.py", "curl.sh"])
+@pytest.mark.parametrize(
+    "name", ["http_client.py", "grpc_client.py", "sequence_client.py", "stream_client.py", "curl.sh"]
+)
 def test_clients_stay_small_enough_to_read(name: str) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) < LINES_PER_CLIENT
 

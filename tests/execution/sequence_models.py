@@ -13,6 +13,9 @@ from shoal.datatypes import DataType
 from tests.backends.model_folders import onnx_model, tensor
 from tests.execution.models import write_model
 
+IDLE = "max_sequence_idle_microseconds: 60000000"
+"""A minute: no test is so slow that its sequences end because they are idle."""
+
 CONTROLS = """
 control_input [
   { name: "START" control [ { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } ] },
@@ -98,10 +101,9 @@ def sum_model(
     *,
     max_batch_size: int = 4,
     count: int = 1,
-    more: str = "",
 ) -> Path:
     """A Python model that adds up the numbers of a sequence; 9 kills its worker."""
-    batching = f"sequence_batching {{ {strategy} {CONTROLS % id_type} {more} }}"
+    batching = f"sequence_batching {{ {IDLE} {strategy} {CONTROLS % id_type} }}"
     return write_model(repository, name, SUM, max_batch_size=max_batch_size, dims="1", count=count, more=batching)
 
 
@@ -109,7 +111,9 @@ def countdown_model(
     repository: Path, name: str = "countdown", batching: str = "", code: str = COUNTDOWN, *, max_batch_size: int = 4
 ) -> Path:
     """A Python model that runs each request as often as its number says, then answers ten times the number."""
-    more = batching or "sequence_batching { oldest { max_candidate_sequences: 4 } iterative_sequence: true }"
+    more = (
+        batching or f"sequence_batching {{ {IDLE} oldest {{ max_candidate_sequences: 4 }} iterative_sequence: true }}"
+    )
     return write_model(repository, name, code, max_batch_size=max_batch_size, dims="1", more=more)
 
 
@@ -136,6 +140,7 @@ input [ {{ name: "IN" data_type: TYPE_FP32 dims: [ -1 ] }} ]
 output [ {outputs} ]
 instance_group [ {{ count: 1 kind: KIND_CPU }} ]
 sequence_batching {{
+  {IDLE}
   {strategy}
   state [ {{ input_name: "S" output_name: "S_OUT" data_type: TYPE_FP32 dims: [ {dims} ] {extra} }} ]
 }}
@@ -189,6 +194,7 @@ backend: "onnxruntime"
 max_batch_size: 4
 instance_group [ { count: 1 kind: KIND_CPU } ]
 sequence_batching {
+  max_sequence_idle_microseconds: 60000000
   direct { }
   control_input [
     { name: "START" control [ { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } ] },

@@ -150,6 +150,33 @@ def test_the_model_of_a_client_that_does_not_keep_up_waits_and_goes_on(tmp_path)
         assert [float(got["OUT"][0, 0]) for got in pending] == list(range(200))
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_a_model_that_sends_for_ever_is_told_when_it_is_stopped(tmp_path, held):
+    """Also one that waits for its client: the worker ends by itself and is not killed."""
+    code = """
+    class TritonPythonModel:
+        def execute(self, requests):
+            sender, until = requests[0].get_response_sender(), time.monotonic() + 20
+            while not sender.is_cancelled() and time.monotonic() < until:
+                sender.send(answer(value(requests[0])))
+                time.sleep(0.002)
+            sender.send(flags=FINAL)
+
+        def finalize(self):
+            open(os.path.join(os.path.dirname(__file__), "finalized"), "w").close()
+    """
+    folder = write_decoupled(tmp_path, "endless", code)
+    with InProcessServer(tmp_path) as server:
+        pending = ask(server, "endless")
+        wait_until(lambda: len(pending.answers) > 3, "it sends")
+        if held:
+            sink = server.server.catalog.find("endless").runtime
+            server.call(lambda: sink.hold(pending.request, held=True))
+            wait_until(lambda: not grew(pending, 0.05), "it waits")
+    assert (folder / "1" / "finalized").exists()
+    assert pending.done
+
+
 def grew(pending, seconds: float) -> bool:
     """Whether more answers came within this time."""
     count = len(pending.answers)

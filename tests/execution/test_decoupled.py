@@ -118,6 +118,27 @@ def test_an_error_in_the_middle_is_one_of_the_answers(tmp_path):
         assert (type(error), error.message, error.status) == (ModelError, "in the middle", Status.INVALID_ARG)
 
 
+def test_execute_may_be_a_coroutine(tmp_path):
+    code = """
+    import asyncio
+
+    class TritonPythonModel:
+        async def execute(self, requests):
+            await asyncio.gather(*map(self.send, requests))
+
+        async def send(self, request):
+            sender = request.get_response_sender()
+            for place in range(number(request)):
+                await asyncio.sleep(0.001)
+                sender.send(answer(np.full((1, 2), place, np.float32)))
+            sender.send(flags=FINAL)
+    """
+    write_decoupled(tmp_path, "coroutine", code)
+    with InProcessServer(tmp_path) as server:
+        pending = [ask(server, "coroutine", count) for count in (3, 5)]
+        assert [firsts(each) for each in pending] == [[0, 1, 2], [0, 1, 2, 3, 4]]
+
+
 THREADED = """
 class TritonPythonModel:
     def execute(self, requests):
@@ -310,60 +331,6 @@ def test_what_is_sent_after_execute_failed_reaches_nobody_and_says_so(tmp_path):
         assert found[0].message == "Unable to send response. Response sender has been closed."
 
 
-# --- the memory of requests that still stream -----------------------------------------------------------------------
-
-LAZY = """
-class TritonPythonModel:
-    def execute(self, requests):
-        for request in requests:
-            if number(request) == 1:
-                in_thread(self.send, request)
-            else:
-                request.get_response_sender().send(answer(value(request)), flags=FINAL)
-
-    def send(self, request):
-        sender, folder = request.get_response_sender(), os.path.dirname(__file__)
-        sender.send(answer(np.zeros((1, 2), np.float32)))
-        wait_for(os.path.join(folder, "go"))
-        sender.send(answer(value(request).copy()), flags=FINAL)
-        del request, sender
-"""
-
-
-@pytest.mark.parametrize("width", [2, 50_000])
-def test_the_input_of_a_request_that_still_streams_is_not_overwritten(tmp_path, width):
-    """Small ones lie in the instance's block, which the next batch fills; large ones where they arrived."""
-    folder = write_decoupled(tmp_path, "lazy", LAZY)
-    with InProcessServer(tmp_path) as server:
-        before = server.call(lambda: runtime(server, "lazy").arena.used_nbytes)
-        slow = ask(server, "lazy", 1, width=width)
-        wait_until(lambda: len(slow.answers) == 1, "it has begun")
-        for number in range(2, 30):
-            assert firsts(ask(server, "lazy", number, rows=2, width=width)) == [number]
-        (folder / "1" / "go").touch()
-        _, last = slow
-        np.testing.assert_array_equal(last["OUT"], np.ones((1, width), np.float32))
-        slow.answers.clear()
-        del last
-        limit = before + 2 * (1 << 20)  # what an instance keeps of its blocks
-        wait_until(
-            lambda: server.call(lambda: runtime(server, "lazy").arena.used_nbytes) <= limit, "the memory is free"
-        )
-
-
-def test_inputs_are_free_when_their_request_is_let_go_without_another_batch(tmp_path):
-    """The release comes by a message of its own: there may never be another batch to tell it with."""
-    folder = write_decoupled(tmp_path, "lazy", LAZY)
-    with InProcessServer(tmp_path) as server:
-        pending = [ask(server, "lazy", 1, rows=8, width=100_000) for _ in range(8)]
-        wait_until(lambda: all(each.answers for each in pending), "all have begun")
-        assert server.call(lambda: runtime(server, "lazy").arena.used_nbytes) > 8 * 3_200_000
-        (folder / "1" / "go").touch()
-        for each in pending:
-            assert [got["OUT"].shape for got in each] == [(1, 2), (8, 100_000)]
-        wait_until(lambda: server.call(lambda: runtime(server, "lazy").arena.used_nbytes) < 3_200_000, "it is free")
-
-
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +372,39 @@ def test_statistics_count_requests_once_and_responses_by_their_index(tmp_path):
     }
     first = found["response_stats"]["0"]
     assert first["success"]["ns"] == first["compute_infer"]["ns"] + first["compute_output"]["ns"] > 0
+
+
+ITERATIVE = """
+sequence_batching { iterative_sequence: true oldest { max_candidate_sequences: 4 } }
+model_transaction_policy { decoupled: true }
+"""
+
+
+def test_an_iterative_sequence_answers_once_in_every_turn(tmp_path):
+    """Continuous batching: the request runs again and again, each time under another number, until it is final."""
+    code = """
+    class TritonPythonModel:
+        def initialize(self, args):
+            self.counts = {}
+
+        def execute(self, requests):
+            for request in requests:
+                starts = request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START
+                count = 0 if starts else self.counts[request.correlation_id()] + 1
+                self.counts[request.correlation_id()] = count
+                last = count == number(request) - 1
+                response = answer(np.full((1, 2), count, np.float32))
+                request.get_response_sender().send(response, flags=FINAL if last else 0)
+                if not last:
+                    request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+    """
+    write_decoupled(tmp_path, "iterative", code, more=ITERATIVE)
+    with InProcessServer(tmp_path) as server:
+        pending = {number: ask(server, "iterative", number) for number in (3, 1, 5)}
+        assert {number: firsts(each) for number, each in pending.items()} == {
+            number: list(range(number)) for number in pending
+        }
+        assert statistics(server, "iterative")["inference_stats"]["success"]["count"] == 3
 
 
 def test_more_requests_than_can_be_told_apart_are_refused(tmp_path, monkeypatch):

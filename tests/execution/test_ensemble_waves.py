@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,7 +60,6 @@ def test_a_failure_or_a_cancellation_at_any_point_ends_it_once(responses, limit,
     assert asker.ends == 1
     assert world.runtime.in_flight == 0
     del request
-    gc.collect()
     assert not list(world.alive)
 
 

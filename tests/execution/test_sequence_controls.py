@@ -24,6 +24,7 @@ from shoal.execution.messages import Info
 from shoal.execution.sequence_inputs import SequenceInputs, sequence_info
 from shoal.scheduling.contract import Batch, CloseReason, SequenceTurn
 from shoal.testing.in_process import InProcessServer
+from tests.backends.model_folders import python_model
 from tests.execution.sequence_models import batches_of, part, row, sum_model
 
 IDS = {"UINT32": "uint32", "UINT64": "uint64", "INT32": "int32", "INT64": "int64", "STRING": "object"}
@@ -58,7 +59,7 @@ def test_yes_and_no_are_the_configured_values(turns, kind, datatype, no, yes):
     (made,) = maker(batch_of(*turns))
     said = {ControlKind.START: "start", ControlKind.END: "end", ControlKind.READY: "ready"}[kind]
     expected = [yes if getattr(turn, said) else no for turn in turns]
-    assert np.frombuffer(made.data, datatype.numpy).tolist() == expected
+    assert np.frombuffer(b"".join(made.rows), datatype.numpy).tolist() == expected
     assert (made.input, made.shape) == (1, (len(turns), 1))
 
 
@@ -66,20 +67,20 @@ def test_yes_and_no_are_the_configured_values(turns, kind, datatype, no, yes):
 def test_rule_44_long_ids_lose_their_upper_bits_in_short_types(turns, datatype):
     (made,) = SequenceInputs(spec_with(ControlSpec(ControlKind.CORRELATION_ID, 0, datatype)))(batch_of(*turns))
     expected = np.array([turn.correlation_id for turn in turns], np.uint64).astype(datatype.numpy)
-    assert np.frombuffer(made.data, datatype.numpy).tolist() == expected.tolist()
+    assert np.frombuffer(b"".join(made.rows), datatype.numpy).tolist() == expected.tolist()
 
 
 def test_rule_44_string_ids_are_bytes_elements_and_an_empty_slot_has_an_empty_one():
     maker = SequenceInputs(spec_with(ControlSpec(ControlKind.CORRELATION_ID, 0, DataType.BYTES)))
     turns = SequenceTurn("né", True, False), SequenceTurn(0, False, False, ready=False)
     (made,) = maker(batch_of(*turns))
-    assert made.data == b"\x03\0\0\0n\xc3\xa9" + b"\0\0\0\0"
+    assert made.rows == [b"\x03\0\0\0n\xc3\xa9", b"\0\0\0\0"]
 
 
 def test_rule_46_without_batching_a_control_has_the_shape_1():
     spec = spec_with(ControlSpec(ControlKind.READY, 0, DataType.BOOL, (False, True)), max_batch_size=0)
     (made,) = SequenceInputs(spec)(batch_of(SequenceTurn(7, True, False)))
-    assert (made.data, made.shape) == (b"\x01", (1,))
+    assert (made.rows, made.shape) == ([b"\x01"], (1,))
 
 
 def test_info_keeps_what_the_plan_says_and_adds_id_and_flags():
@@ -141,6 +142,50 @@ def test_direct_fills_empty_slots_with_requests_that_are_not_ready(tmp_path: Pat
     assert last[0]["outputs"] == [], "nobody asked for the outputs of a null request"
     assert last[1]["outputs"] == ["OUT"]
     assert statistics["inference_stats"]["success"]["count"] == 4, "null requests are not counted"
+
+
+RAGGED = """
+backend: "python"
+max_batch_size: 4
+input [ { name: "IN" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true } ]
+output [ { name: "OUT" data_type: TYPE_STRING dims: [ 1 ] } ]
+sequence_batching {
+  max_sequence_idle_microseconds: 60000000
+  direct { max_queue_delay_microseconds: 20000000 minimum_slot_utilization: 0.75 }
+  control_input [
+    { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] },
+    { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING } ] }
+  ]
+  state [ {
+    input_name: "S" output_name: "S_OUT" data_type: TYPE_FP32 dims: [ 1 ] use_same_buffer_for_input_output: true
+  } ]
+}
+"""
+RAGGED_CODE = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.tell(request, len(requests)) for request in requests]
+
+    def tell(self, request, together):
+        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        tensors["S"] += tensors["IN"].sum()
+        told = [together, tensors["START"].item(), tensors["CORRID"].item().decode(), tensors["S"].item()]
+        return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([[str(told).encode()]], object))])
+"""
+
+
+def test_controls_and_states_of_ragged_requests(tmp_path: Path):
+    """Requests of different lengths share a batch, and each finds its own controls and state."""
+    python_model(tmp_path, RAGGED_CODE, RAGGED)
+    with InProcessServer(tmp_path) as server:
+        for start in (1, 0):
+            flags = ["start"] if start else []
+            pending = [server.submit("m", row(*[1] * size), parameters=part("x" * size, *flags)) for size in (1, 2, 3)]
+            told = [each.outputs()["OUT"].item().decode() for each in pending]
+            assert told == [str([3, start, "x" * size, float(size * (2 - start))]) for size in (1, 2, 3)]
 
 
 def test_rule_46_controls_are_absent_from_metadata(tmp_path: Path):

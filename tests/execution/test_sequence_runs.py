@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shoal.errors import CancelledError, InvalidArgumentError, ModelError, ShoalError, UnavailableError, WorkerError
 from shoal.testing.in_process import InProcessServer
 from tests.execution.models import write_model
-from tests.execution.sequence_models import COUNTDOWN, accumulator, batches_of, countdown_model, part, row, sum_model
+from tests.execution.sequence_models import (
+    COUNTDOWN,
+    IDLE,
+    accumulator,
+    batches_of,
+    countdown_model,
+    part,
+    row,
+    sum_model,
+)
 from tests.gated import wait_until
 
 ITERATIVE = "iterative_sequence: true"
@@ -38,7 +48,7 @@ def test_iterative_with_the_direct_strategy(tmp_path: Path):
     """Rows stay in their slots; a slot whose request is done is filled up with null requests."""
     code = COUNTDOWN.replace("key = request.correlation_id()", "key = request.correlation_id()\n        "
                              "if not key:\n            return answer(value(request))")  # fmt: skip
-    countdown_model(tmp_path, batching=f"sequence_batching {{ direct {{ }} {ITERATIVE} }}", code=code)
+    countdown_model(tmp_path, batching=f"sequence_batching {{ {IDLE} direct {{ }} {ITERATIVE} }}", code=code)
     with InProcessServer(tmp_path) as server:
         pending = [server.submit("countdown", row(number)) for number in (3, 1, 5, 2, 4)]
         assert [each.outputs()["OUT"].item() for each in pending] == [30, 10, 50, 20, 40]
@@ -117,7 +127,7 @@ class TritonPythonModel:
 
 def test_the_state_of_an_iterative_sequence_is_kept_while_it_is_rescheduled(tmp_path: Path):
     state = "input_name: 'S' output_name: 'T' data_type: TYPE_FP32 dims: [ 1 ] use_same_buffer_for_input_output: true"
-    more = f"sequence_batching {{ oldest {{ }} {ITERATIVE} state [ {{ {state} }} ] }}"
+    more = f"sequence_batching {{ {IDLE} oldest {{ }} {ITERATIVE} state [ {{ {state} }} ] }}"
     write_model(tmp_path, "m", STATEFUL_COUNTDOWN, dims="1", more=more)
     with InProcessServer(tmp_path) as server:
         pending = [server.submit("m", row(number)) for number in (4, 2, 3)]
@@ -165,7 +175,7 @@ def test_several_instances_keep_each_sequence_on_one_of_them(tmp_path: Path):
 def test_an_idle_sequence_is_forgotten(tmp_path: Path):
     accumulator(tmp_path)
     config = tmp_path / "accumulator" / "config.pbtxt"
-    config.write_text(config.read_text().replace("oldest { }", "oldest { } max_sequence_idle_microseconds: 50000"))
+    config.write_text(config.read_text().replace(IDLE, "max_sequence_idle_microseconds: 50000"))
     with InProcessServer(tmp_path) as server:
         server.infer("accumulator", row(1, 1), parameters=part(1, "start"))
         runtime = server.server.catalog.find("accumulator", -1).runtime
@@ -198,7 +208,7 @@ class TritonPythonModel:
             time.sleep(0.002)
         return [answer(value(request)) for request in requests]
 """
-    more = "sequence_batching { oldest { max_candidate_sequences: 1 } }"
+    more = f"sequence_batching {{ {IDLE} oldest {{ max_candidate_sequences: 1 }} }}"
     folder = write_model(tmp_path, "m", code, max_batch_size=1, dims="1", more=more)
     with InProcessServer(tmp_path) as server:
         running = server.submit("m", row(1), parameters=part(1, "start"))
@@ -212,3 +222,35 @@ class TritonPythonModel:
         assert backlog.outputs()["OUT"].item() == 3
         with pytest.raises(InvalidArgumentError, match="must specify the START flag"):
             server.infer("m", row(1), parameters=part(1))
+
+
+DECOUPLED = """
+class TritonPythonModel:
+    def initialize(self, args):
+        self.left = {}
+
+    def execute(self, requests):
+        for request in requests:
+            key = request.correlation_id()
+            if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START:
+                self.left[key] = int(value(request).flat[0])
+            self.left[key] -= 1
+            sender = request.get_response_sender()
+            sender.send(answer(np.full((1, 1), self.left[key], np.float32)))
+            if self.left[key]:
+                request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+            else:
+                sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        return None
+"""
+
+
+def test_a_decoupled_iterative_model_answers_at_every_step(tmp_path: Path):
+    """One response for each run, as a text generator streams its tokens, and the end when the model says so."""
+    batching = f"sequence_batching {{ {IDLE} oldest {{ max_candidate_sequences: 4 }} {ITERATIVE} }}"
+    countdown_model(tmp_path, batching=f"{batching} model_transaction_policy {{ decoupled: true }}", code=DECOUPLED)
+    with InProcessServer(tmp_path) as server:
+        pending = [server.submit("countdown", row(steps)) for steps in (3, 5, 1, 2, 4)]
+        wait_until(lambda: all(each.done for each in pending), "the end of all")
+        told = [[np.frombuffer(answer.data[0], np.float32).item() for answer in each.answers] for each in pending]
+    assert told == [list(range(steps - 1, -1, -1)) for steps in (3, 5, 1, 2, 4)]

@@ -15,6 +15,7 @@ from shoal.testing.in_process import InProcessServer, PendingAnswer
 from tests.execution.models import write_model
 from tests.execution.sequence_models import (
     CONTROLLED_CONFIG,
+    IDLE,
     accumulator,
     collector,
     controlled,
@@ -67,6 +68,7 @@ def test_interleaved_sequences_have_states_of_their_own(tmp_path: Path):
             expected = [[sum(range(step + 1)), number * (step + 1)] for number in (1, 2, 3)]
             assert [out(each) for each in pending] == expected
         assert kept_states(server, "accumulator") == 0, "ended sequences leave nothing behind"
+        assert server.server.catalog.find("accumulator", -1).runtime._sequences._begun_ns == {}
 
 
 def test_a_state_output_is_not_public_unless_it_is_listed(tmp_path: Path):
@@ -196,7 +198,7 @@ STATE = 'state [ { input_name: "S" output_name: "S_OUT" data_type: TYPE_FP32 dim
 
 
 def test_a_failed_request_leaves_the_state_as_it_was(tmp_path: Path):
-    write_model(tmp_path, "m", FAILING, dims="1", more=f"sequence_batching {{ oldest {{ }} {STATE % ''} }}")
+    write_model(tmp_path, "m", FAILING, dims="1", more=f"sequence_batching {{ {IDLE} oldest {{ }} {STATE % ''} }}")
     with InProcessServer(tmp_path) as server:
         assert server.infer("m", row(5), parameters=part(1, "start"))["OUT"].item() == 5
         for wrong, message in ((-1, "negative"), (2000, "too large")):
@@ -219,8 +221,10 @@ class TritonPythonModel:
 
 def test_with_a_single_buffer_what_the_model_writes_in_place_is_the_next_state(tmp_path: Path):
     single = STATE % "use_same_buffer_for_input_output: true"
-    write_model(tmp_path, "single", IN_PLACE, dims="1", more=f"sequence_batching {{ oldest {{ }} {single} }}")
-    write_model(tmp_path, "double", IN_PLACE, dims="1", more=f"sequence_batching {{ oldest {{ }} {STATE % ''} }}")
+    write_model(tmp_path, "single", IN_PLACE, dims="1", more=f"sequence_batching {{ {IDLE} oldest {{ }} {single} }}")
+    write_model(
+        tmp_path, "double", IN_PLACE, dims="1", more=f"sequence_batching {{ {IDLE} oldest {{ }} {STATE % ''} }}"
+    )
     with InProcessServer(tmp_path) as server:
         for model, expected in (("single", [1, 3, 7]), ("double", [1, 2, 4])):
             found = []
@@ -245,7 +249,7 @@ class TritonPythonModel:
 
 def test_states_of_strings(tmp_path: Path):
     state = 'state [ { input_name: "S" output_name: "S_OUT" data_type: TYPE_STRING dims: [ 1 ] } ]'
-    more = f"sequence_batching {{ {DIRECT_TOGETHER} {state} }}"
+    more = f"sequence_batching {{ {IDLE} {DIRECT_TOGETHER} {state} }}"
     write_model(tmp_path, "m", JOINING, max_batch_size=4, dims="1", more=more)
     with InProcessServer(tmp_path) as server:
         for length in (1, 2, 3):
@@ -265,7 +269,7 @@ class TritonPythonModel:
             pb_utils.Tensor("S_OUT", np.zeros((1, int(value(request)[0, 0])), np.float32)),
         ]) for request in requests]
 """
-    write_model(tmp_path, "m", code, dims="1", more=f"sequence_batching {{ oldest {{ }} {STATE % ''} }}")
+    write_model(tmp_path, "m", code, dims="1", more=f"sequence_batching {{ {IDLE} oldest {{ }} {STATE % ''} }}")
     with InProcessServer(tmp_path) as server:
         assert server.infer("m", row(1), parameters=part(1, "start"))["OUT"].item() == 1
         with pytest.raises(ModelError, match=r"state output 'S_OUT' the shape \[3\].*configuration says \[1\]"):

@@ -184,6 +184,7 @@ class StreamsMachine(RuleBasedStateMachine):
         batch = channel.batch
         self.world.finish(channel, failing)
         if failing:
+            assert self.preserve or all(request.context in self.ends for request in batch.requests)
             self.mark_over(lambda each: each.channel is channel and each.request in batch.requests)
         self.note_dispatched()
 

@@ -17,24 +17,21 @@ from tritonclient.utils import InferenceServerException
 from tests.clients import HttpConnection, body_of, channel_to, infer, tensor, unary
 from tests.clients import row as json_row
 from tests.execution.models import write_model
-from tests.execution.sequence_models import accumulator, batches_of, countdown_model, state_config, sum_model
+from tests.execution.sequence_models import IDLE, accumulator, batches_of, countdown_model, state_config, sum_model
 from tests.gated import Gate
 from tests.serving import ShoalProcess
 
 TIMEOUT_S = 20
-IDLE = "max_sequence_idle_microseconds: 60000000"
-"""A sequence is idle after a minute, which no test waits for: what ends earlier was ended by something else."""
-
 MODULES = {"http": http_client, "grpc": grpc_client}
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
     repository = tmp_path_factory.mktemp("models")
-    sum_model(repository, "sum", more=IDLE)
-    sum_model(repository, "direct", "direct { }", more=IDLE)
-    sum_model(repository, "named", "oldest { max_candidate_sequences: 4 }", "STRING", more=IDLE)
-    sum_model(repository, "narrow", "oldest { max_candidate_sequences: 1 }", max_batch_size=1, more=IDLE)
+    sum_model(repository, "sum")
+    sum_model(repository, "direct", "direct { }")
+    sum_model(repository, "named", "oldest { max_candidate_sequences: 4 }", "STRING")
+    sum_model(repository, "narrow", "oldest { max_candidate_sequences: 1 }", max_batch_size=1)
     accumulator(repository, state_config("1", strategy="direct { }"), width=1)
     countdown_model(repository)
     write_model(repository, "plain", max_batch_size=4, dims="1")

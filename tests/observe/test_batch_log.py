@@ -24,6 +24,7 @@ def log_of(made):
     log = BatchLog()
     for one in made:
         log.add(one.batch, one.times)
+    log.settle()
     return log
 
 

@@ -88,10 +88,22 @@ def test_a_size_that_does_more_rows_per_second_is_known():
     """Rows come in tiles of eight: nine rows cost as much as sixteen."""
     sizes = (*range(1, 13), 16)
     times = learned(*[(rows, (10 if rows <= 8 else 18) * MS) for rows in sizes * 16])
+    times.learn(16, 18 * MS)  # every eighth time a bad size is tried again
     assert times.efficient_rows(9) == 8
     assert times.efficient_rows(12) == 8
     assert times.efficient_rows(16) == 16
     assert times.efficient_rows(7) == 7
+
+
+def test_a_size_that_was_slow_for_a_while_is_not_given_up():
+    """Something else had the machine while full batches ran: they are the efficient ones again within two seconds."""
+    times = learned(*[(rows, 10 * MS + rows * 200 * US) for rows in (1, 8, 16, 24, 32) * 16], *[(32, 60 * MS)] * 30)
+    batches = 0
+    while times.efficient_rows(32) < 32 or batches % 8 == 0:
+        rows = times.efficient_rows(32)
+        times.learn(rows, 10 * MS + rows * 200 * US)
+        batches += 1
+        assert batches < 100
 
 
 # --- arrivals -------------------------------------------------------------------------------------------------------

@@ -161,24 +161,26 @@ class SchedulerMachine(RuleBasedStateMachine):
 SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestSchedulerMachine = SchedulerMachine.TestCase
 
-ARRIVALS = st.lists(st.tuples(st.integers(0, 1_500), st.integers(1, MAX_BATCH_SIZE), KEYS), max_size=30)
+ARRIVALS = st.lists(
+    st.tuples(st.integers(0, 1_500), st.integers(1, MAX_BATCH_SIZE), KEYS, st.integers(1, 3)), max_size=30
+)
 
 
 @given(batching=batching_specs(MAX_BATCH_SIZE), arrivals=ARRIVALS)
 @settings(max_examples=300, deadline=None)
 def test_no_request_waits_longer_than_the_delay_beside_a_free_instance(batching, arrivals):
+    """Whatever the levels, limits and timeouts: it runs, is refused, or times out by then."""
     delay_ns = batching.max_queue_delay_us * 1_000
-    scheduler = make_scheduler(
-        model(MAX_BATCH_SIZE, BatchingSpec(batching.preferred_batch_sizes, batching.max_queue_delay_us))
-    )
+    scheduler = make_scheduler(model(MAX_BATCH_SIZE, batching))
     clock = ManualClock()
-    served = 0
+    ended = 0
 
     def serve_until(end_ns):
         """One instance that is always free and sleeps only as long as it is told."""
         count = 0
         while True:
             now_ns = clock.now_ns()
+            count += len(scheduler.expired(now_ns))
             batch = scheduler.take(now_ns)
             if batch is None:
                 wake_ns = scheduler.wake_ns(now_ns)
@@ -191,9 +193,12 @@ def test_no_request_waits_longer_than_the_delay_beside_a_free_instance(batching,
             assert all(now_ns - each.queued_ns <= delay_ns for each in batch.requests)
             count += len(batch.requests)
 
-    for gap_us, rows, key in arrivals:
-        served += serve_until(clock.now_ns() + gap_us * 1_000)
-        scheduler.enqueue(request(rows, key), clock.now_ns())
-    served += serve_until(clock.now_ns() + delay_ns)
-    assert served == len(arrivals)
+    for gap_us, rows, key, level in arrivals:
+        ended += serve_until(clock.now_ns() + gap_us * 1_000)
+        try:
+            scheduler.enqueue(request(rows, key, priority=min(level, batching.priority_levels)), clock.now_ns())
+        except QueueFullError:
+            ended += 1
+    ended += serve_until(clock.now_ns() + delay_ns)
+    assert ended == len(arrivals)
     assert scheduler.statistics().requests == 0

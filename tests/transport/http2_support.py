@@ -49,6 +49,7 @@ class EchoCalls:
         self.calls = []
         self.cancelled_calls = []
         self.half_closed_calls = []
+        self.drained_calls = []
         self.buffers = []
 
     def started(self, call):
@@ -85,7 +86,7 @@ class EchoCalls:
                 call.send((b"%d" % number,))
 
     def drained(self, call):
-        """Take no notice: these handlers send whatever the client reads."""
+        self.drained_calls.append((call, call.unsent_nbytes))
 
     def half_closed(self, call):
         self.half_closed_calls.append(call)

@@ -217,3 +217,24 @@ def test_a_large_message_goes_to_the_handlers_buffer_even_when_it_is_there_at_on
     assert memory.answer(1).messages == [(0, b"x" * nbytes)]
     memory.receive(call_bytes(3, b"x" * 65_535))
     assert len(memory.grpc.buffers) == 1
+
+
+def test_a_handler_is_told_when_what_its_client_left_unread_is_on_its_way():
+    """Nothing is told of what fits the windows at once, nor of a call that has ended."""
+    memory = Memory(opening=OPENING + h2_settings((4, 20)))
+    memory.receive(headers_frame(1, method="Stream"))
+    (call,) = memory.grpc.calls
+    memory.receive(frame(DATA, 0, 1, message(b"a" * 10)))
+    assert (call.unsent_nbytes, memory.grpc.drained_calls) == (0, [])
+    memory.receive(frame(DATA, 0, 1, message(b"b" * 10)))
+    memory.receive(frame(DATA, 0, 1, message(b"c" * 10)))
+    unsent_nbytes = 3 * 15 - 20
+    assert (call.unsent_nbytes, memory.grpc.drained_calls) == (unsent_nbytes, [])
+    memory.receive(window_update(1, unsent_nbytes - 1))
+    assert (call.unsent_nbytes, memory.grpc.drained_calls) == (1, [])
+    memory.receive(window_update(1, 1))
+    assert (call.unsent_nbytes, memory.grpc.drained_calls) == (0, [(call, 0)])
+    memory.receive(frame(DATA, 1, 1, message(b"d" * 10)))
+    memory.receive(window_update(1, 1000))
+    assert call.unsent_nbytes == 0
+    assert len(memory.grpc.drained_calls) == 1

@@ -117,8 +117,8 @@ class BatchControl(Protocol):
     def stream(self, place: int) -> ResponseStream:
         """What answers the request, in place of the batch's result; to be asked for once for each request.
 
-        In a decoupled model every request has one. In any other, a request whose ``RequestResult`` names it as ``later``
-        is answered through it, with exactly one response, which is final.
+        In a decoupled model every request has one. In any other, a request whose ``RequestResult`` names it as
+        ``later`` is answered through it, with exactly one response, which is final.
         """
 
 

@@ -164,6 +164,8 @@ class PythonInstance:
             request.answer_through(answer)
         try:
             returned = self._execute(requests)
+            if isinstance(returned, Coroutine):
+                returned = self._run(returned)
         except (Exception, SystemExit) as error:  # the model's own code may raise anything
             log(error)
             raise self._end_decoupled(answers, describe(error)) from error

@@ -113,7 +113,6 @@ class ServedRequest(InferenceRequest):
             sender = self._sender = self._served.open_sender(self._place)
         return sender
 
-
     def answer_through(self, answers: DecoupledAnswers) -> None:
         """Send responses here; for a decoupled model, whose requests have a sender from the start."""
         self._sender = InferenceResponseSender(answers)

@@ -17,7 +17,7 @@ from shoal.config.check_sequences import sequence_batching_problems, sequence_te
 from shoal.config.check_tensors import tensor_problems
 from shoal.config.latency_target import latency_target_problems
 from shoal.config.padding_check import padding_problems
-from shoal.config.platforms import BY_BACKEND, BY_PLATFORM, ENSEMBLE, KNOWN
+from shoal.config.platforms import BY_BACKEND, BY_PLATFORM, ENSEMBLE, KNOWN, ONE_RESPONSE
 from shoal.config.problem import Problem, Source
 from shoal.config.unsupported import unsupported_problems
 from shoal.errors import nearest
@@ -35,6 +35,7 @@ def check_config(config: Any, source: Source, model_dir: Path, gpu_count: int) -
     problems = _identity_problems(config, source, model_dir)
     problems += _version_policy_problems(config, source)
     problems += _instance_group_problems(config, source, gpu_count)
+    problems += _decoupled_problems(config, source)
     problems += dynamic_batching_problems(config, source)
     problems += latency_target_problems(config, source)
     problems += cache_problems(config, source)
@@ -68,6 +69,13 @@ def _identity_problems(config: Any, source: Source, model_dir: Path) -> list[Pro
         text = f"must be 0 (no batch dimension) or more, found {config.max_batch_size}"
         problems.append(source.problem("max_batch_size", text))
     return problems + _backend_problems(config, source)
+
+
+def _decoupled_problems(config: Any, source: Source) -> list[Problem]:
+    if not config.model_transaction_policy.decoupled or config.backend not in ONE_RESPONSE:
+        return []
+    text = f"must be false: the backend '{config.backend}' gives each request exactly one response"
+    return [source.problem("model_transaction_policy.decoupled", text)]
 
 
 def _backend_problems(config: Any, source: Source) -> list[Problem]:

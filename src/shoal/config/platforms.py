@@ -23,6 +23,9 @@ KNOWN = (
 )
 """In the order in which Triton looks for the files (``model_config_utils.cc:1051``)."""
 
+ONE_RESPONSE = frozenset({"onnxruntime"})
+"""Backends that give each request exactly one response, so that their models cannot be decoupled."""
+
 ENSEMBLE = "ensemble"
 """The platform of a model that is made of other models; it has no backend."""
 

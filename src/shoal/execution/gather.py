@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 from shoal.config.spec import ModelSpec
 from shoal.datatypes import element_count
@@ -13,7 +14,7 @@ from shoal.execution.messages import BatchDone, Info, Place, RunBatch, encodable
 from shoal.execution.sequence_inputs import asked_sequence, sequence_info
 from shoal.execution.unequal_inputs import UnequalInputs
 from shoal.protocols.parameters import SCHEDULING
-from shoal.requests import Buffer, InferRequest, RequestPlan
+from shoal.requests import Buffer, InferRequest, RequestPlan, Shape
 from shoal.scheduling.contract import Batch, MadeInput
 
 LEAST_ROOM_NBYTES = 4096
@@ -25,6 +26,9 @@ KEPT_FRAMES = 64
 
 MakeInputs = Callable[[Batch], list[MadeInput]]
 """Makes inputs for a batch that no client sent."""
+
+Tensor = tuple[int, Shape, Sequence[Buffer]]
+"""What is to be written: which input, its shape, its bytes piece by piece."""
 
 
 class OutputSizes:
@@ -114,7 +118,7 @@ class Gatherer:
         if self._unequal is not None:
             return frame(self._with_unequal(batch, blocks, self._unequal))
         if self._makers or batch.turns is not None:
-            return frame(self._with_made(batch, blocks))
+            return frame((self._made_in_pieces if self._in_pieces else self._with_made)(batch, blocks))
         prepared = self._prepared(plan)
         if self._in_pieces:
             return frame(self._left_in_place(batch, blocks))
@@ -146,9 +150,31 @@ class Gatherer:
 
     def _with_made(self, batch: Batch, blocks: InstanceBlocks) -> RunBatch:
         """The message of a batch whose model gets inputs that the server makes."""
-        tensors = [(index, shape, column) for (index, _, _, shape), column in self._given(batch)]
-        for tensor in [tensor for make in self._makers for tensor in make(batch)]:
-            tensors.append((tensor.input, tensor.shape, (tensor.data,) if tensor.rows is None else tensor.rows))
+        columns = self._columns(batch.requests)
+        given = self._places(batch, 0, [0] * len(columns))
+        tensors: list[Tensor] = [(place[0], place[3], column) for place, column in zip(given, columns, strict=True)]
+        tensors += [
+            (tensor.input, tensor.shape, (tensor.data,) if tensor.rows is None else tensor.rows)
+            for make in self._makers
+            for tensor in make(batch)
+        ]
+        return self._message(batch, self._placed(tensors, blocks), self._room(batch, blocks))
+
+    def _made_in_pieces(self, batch: Batch, blocks: InstanceBlocks) -> RunBatch:
+        """The same for a backend that takes requests one by one, and requests that differ in length."""
+        made = [tensor for make in self._makers for tensor in make(batch)]
+        tensors: list[Tensor] = []
+        for row, request in enumerate(batch.requests):
+            for slot, planned in enumerate(request.plan.inputs):
+                tensors.append((planned.index, planned.shape, (_data(request, slot),)))
+            tensors += [_one_row(tensor, row) for tensor in made]
+        places = iter(self._placed(tensors, blocks))
+        message = self._message(batch, [], self._room(batch, blocks))
+        message.pieces = [list(islice(places, len(each.plan.inputs) + len(made))) for each in batch.requests]
+        return message
+
+    def _placed(self, tensors: list[Tensor], blocks: InstanceBlocks) -> list[Place]:
+        """Write tensors one after the other, but for those that can be read where they are."""
         places: list[Place] = []
         copied_nbytes = 0
         for index, shape, column in tensors:
@@ -163,12 +189,7 @@ class Gatherer:
                 self._write(tensors[slot][2], free, nbytes)
                 places[slot] = (index, free, nbytes, shape)
                 free += align(nbytes)
-        return self._message(batch, places, self._room(batch, blocks))
-
-    def _given(self, batch: Batch) -> Iterator[tuple[Place, Sequence[Buffer]]]:
-        """The inputs that clients sent: what they are, and their bytes."""
-        columns = self._columns(batch.requests)
-        return zip(self._places(batch, 0, [0] * len(columns)), columns, strict=True)
+        return places
 
     def _found(self, index: int, data: Buffer) -> int:
         """Where a large tensor lies that can be read there; -1 for what must be copied.
@@ -270,6 +291,13 @@ class Gatherer:
             if planned.data is None and plan.payload_nbytes[planned.position] >= LARGE_NBYTES
         ]
         return Prepared(info, direct)
+
+
+def _one_row(tensor: MadeInput, row: int) -> Tensor:
+    """One row of an input that was made row by row."""
+    assert tensor.rows is not None, "inputs that are made of a whole batch are not for such backends"
+    shape = (1, *tensor.shape[1:]) if len(tensor.rows) > 1 else tensor.shape
+    return tensor.input, shape, (tensor.rows[row],)
 
 
 def _joined(tensor: MadeInput) -> MadeInput:

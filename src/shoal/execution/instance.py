@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,6 +35,20 @@ WIDE_PIPE_NBYTES = 1024 * 1024
 _decode: Callable[[bytes], FromInstance] = msgspec.msgpack.Decoder(FromInstance).decode
 
 
+class ChannelEvents(NamedTuple):
+    """Whom a channel tells what.
+
+    Attributes:
+        done: a batch is done.
+        streamed: a request that is answered response by response got one.
+        closed: the worker has closed its end.
+    """
+
+    done: Callable[[InstanceChannel, BatchDone], None]
+    streamed: Callable[[InstanceChannel, Streamed], None]
+    closed: Callable[[InstanceChannel], None]
+
+
 class InstanceChannel:
     """One instance as the server sees it; runs one batch at a time.
 
@@ -54,9 +69,7 @@ class InstanceChannel:
         number: int,
         spec: InstanceSpec,
         arena: Arena,
-        on_done: Callable[[InstanceChannel, BatchDone], None],
-        on_streamed: Callable[[InstanceChannel, Streamed], None],
-        on_closed: Callable[[InstanceChannel], None],
+        events: ChannelEvents,
     ) -> None:
         self.number = number
         self.spec = spec
@@ -64,9 +77,7 @@ class InstanceChannel:
         self.up = True
         self.batch: Batch | None = None
         self.taken_ns = 0
-        self._on_done = on_done
-        self._on_streamed = on_streamed
-        self._on_closed = on_closed
+        self._events = events
         self._reader = FrameReader()
         self._unsent = b""
         worker_reads, self._writes = os.pipe()
@@ -117,16 +128,16 @@ class InstanceChannel:
             return
         if not data:
             self.close()
-            self._on_closed(self)
+            self._events.closed(self)
             return
         if len(data) == PIPE_NBYTES:
             self._widen()
         for part in self._reader.split(data):
             message = _decode(part)
             if type(message) is BatchDone:
-                self._on_done(self, message)
+                self._events.done(self, message)
             elif type(message) is Streamed:
-                self._on_streamed(self, message)
+                self._events.streamed(self, message)
             elif type(message) is RoomNeeded:
                 self._grant(message.nbytes)
             else:

@@ -19,8 +19,8 @@ from shoal.execution.marks import CANCELLED, HELD, MOST_STREAMS, MarkReader
 from shoal.execution.messages import BlockingChannel, Outcome, Streamed, ToInstance
 
 ABANDONED = (
-    "the model gave up its request without a final response: nothing in it holds the request or its response sender any "
-    "more; the last call of send needs flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL"
+    "the model gave up its request without a final response: nothing in it holds the request or its response sender "
+    "any more; the last call of send needs flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL"
 )
 UNANSWERED = (
     "the model returned no response for its request, and nothing in it holds the request's response sender any more, "

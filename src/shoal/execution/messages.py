@@ -231,7 +231,7 @@ class Streamed(msgspec.Struct, array_like=True, tag=14):
 
 
 class Released(msgspec.Struct, array_like=True, tag=15):
-    """Offsets of inputs of earlier batches that the model holds no longer; sent when no batch runs that could say it."""
+    """Offsets of inputs of earlier batches that the model holds no longer; sent while no batch runs to tell it with."""
 
     offsets: list[int]
 

@@ -192,6 +192,7 @@ class ModelRuntime:
         self.close(self._closed or f"model '{self.spec.name}' is stopping")
         self._down = self._closed
         self._fail_queued(UnavailableError(self._closed))
+        self._streams.cancel_all()
         await asyncio.gather(*(group.stop(timeout_s) for group in self.groups))
         self._fail_queued(UnavailableError(self._closed))
         for group in self.groups:
@@ -509,7 +510,6 @@ class ModelRuntime:
                     f"its worker (pid {group.pid}) was killed"
                 )
         self._loop.call_later(self._timeout_s / HUNG_CHECKS, self._check_hung)
-
 
     def _hangs(self, channel: InstanceChannel, limit_ns: int) -> bool:
         """Whether an instance has run its batch since before ``limit_ns`` and given no sign of life."""

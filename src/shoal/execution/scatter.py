@@ -121,9 +121,7 @@ class Scatterer:
         """The answer in one of the messages of a request that is answered response by response."""
         if outcome.status:
             return ModelError(outcome.message, Status[outcome.status])
-        pieces = {
-            index: (data[offset : offset + nbytes], shape) for index, offset, nbytes, shape in outcome.outputs
-        }
+        pieces = {index: (data[offset : offset + nbytes], shape) for index, offset, nbytes, shape in outcome.outputs}
         return self._response(request, pieces, outcome.parameters)
 
     def _whole(

@@ -47,10 +47,10 @@ class SequenceInputs:
         assert turns is not None
         shape: Shape = (len(turns), 1) if self._batched else (1,)
         made = [
-            MadeInput(index, b"".join([values[turn[field]] for turn in turns]), shape)  # type: ignore[index]
+            MadeInput(index, b"", shape, [values[turn[field]] for turn in turns])  # type: ignore[index]
             for index, field, values in self._yes_or_no
         ]
-        made += [MadeInput(index, _correlation_ids(turns, datatype), shape) for index, datatype in self._ids]
+        made += [MadeInput(index, b"", shape, _correlation_ids(turns, datatype)) for index, datatype in self._ids]
         return made
 
 
@@ -62,13 +62,13 @@ def _encoded(control: ControlSpec) -> tuple[bytes, bytes]:
     return pack(kind, as_type(no)), pack(kind, as_type(yes))
 
 
-def _correlation_ids(turns: Sequence[SequenceTurn], datatype: DataType) -> bytes:
+def _correlation_ids(turns: Sequence[SequenceTurn], datatype: DataType) -> list[bytes]:
     """The correlation ids of a batch on the wire; a number that is too long loses its upper bits, as in Triton."""
     if datatype is DataType.BYTES:
-        return b"".join([_element(turn.correlation_id) for turn in turns])
+        return [_element(turn.correlation_id) for turn in turns]
     bits = datatype.itemsize * 8
     kept = (1 << bits) - 1
-    return b"".join([(_number(turn) & kept).to_bytes(datatype.itemsize, "little") for turn in turns])
+    return [(_number(turn) & kept).to_bytes(datatype.itemsize, "little") for turn in turns]
 
 
 def _number(turn: SequenceTurn) -> int:

@@ -51,7 +51,7 @@ class SequenceWork:
     def queued(self, request: InferRequest) -> None:
         """A request was queued: remember when its sequence began."""
         part = request.plan.sequence
-        if part is not None and part.start and not part.end:
+        if part is not None and part.correlation_id and part.start and not part.end:
             self._begun_ns[part.correlation_id] = request.arrival_ns
 
     def abandon(self, correlation_id: int | str, begun_ns: int) -> None:

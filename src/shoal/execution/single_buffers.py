@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shoal.backends.contract import BatchResult, ModelBatch, RequestResult
+import numpy as np
+
+from shoal.backends.contract import Array, BatchResult, ModelBatch
 from shoal.config.spec import ModelSpec
 
 
@@ -26,16 +28,27 @@ def add_single_buffers(result: BatchResult, batch: ModelBatch, names: Sequence[t
     """Give the states that the model changed in place as outputs, in place of those that it did not return."""
     if result.gathered is not None:
         for source, target in names:
-            result.gathered.setdefault(target, batch.inputs[source])
+            if target not in result.gathered:
+                result.gathered[target] = _all_rows(batch, source)
         return
     assert result.per_request is not None
     end = 0
-    for rows, one in zip(batch.rows, result.per_request, strict=True):
+    for place, (rows, one) in enumerate(zip(batch.rows, result.per_request, strict=True)):
         start, end = end, end + rows
-        if one.error is None:
-            _add(one, batch, names, slice(start, end) if batch.batched else slice(None))
+        if one.error is not None:
+            continue
+        for source, target in names:
+            if batch.pieces is not None:
+                one.outputs.setdefault(target, batch.pieces[place][source])
+            else:
+                one.outputs.setdefault(
+                    target, batch.inputs[source][start:end] if batch.batched else batch.inputs[source]
+                )
 
 
-def _add(one: RequestResult, batch: ModelBatch, names: Sequence[tuple[str, str]], rows: slice) -> None:
-    for source, target in names:
-        one.outputs.setdefault(target, batch.inputs[source][rows])
+def _all_rows(batch: ModelBatch, source: str) -> Array:
+    """A state of all requests of a batch."""
+    if batch.pieces is None:
+        return batch.inputs[source]
+    arrays = [piece[source] for piece in batch.pieces]
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]

@@ -69,10 +69,15 @@ class RunningStreams:
         table = self._table(instance)
         table.check_room(len(batch.requests))
         self.open += len(batch.requests)
-        if self._order is not None:
-            for request in batch.requests:
+        numbers = []
+        for request in batch.requests:
+            stream = table.add(request, now_ns)
+            numbers.append(stream.number)
+            if self._order is not None:
                 self._order.add(request)
-        return [table.add(request, now_ns).number for request in batch.requests]
+            if request.cancelled:  # when it ran before, in an iterative sequence
+                self._mark(instance, stream, CANCELLED)
+        return numbers
 
     # --- what the worker tells --------------------------------------------------------------------------------------
 
@@ -211,6 +216,12 @@ class RunningStreams:
         if found is not None:
             self._mark(*found, CANCELLED)
         return found is not None
+
+    def cancel_all(self) -> None:
+        """Tell the model that nobody waits any more, for it is going to be stopped."""
+        for instance, table in self._tables.items():
+            for stream in table.streams():
+                self._mark(instance, stream, CANCELLED)
 
     def hold(self, request: InferRequest, *, held: bool) -> None:
         """Have the model wait with its next response, or go on."""

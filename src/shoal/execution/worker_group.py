@@ -11,7 +11,7 @@ from shoal.config.spec import InstanceSpec
 from shoal.errors import ShoalError, WorkerError
 from shoal.execution.arena import Arena
 from shoal.execution.fork_client import ForkClient
-from shoal.execution.instance import InstanceChannel
+from shoal.execution.instance import ChannelEvents, InstanceChannel
 from shoal.execution.messages import BatchDone, LoadModel, StartInstances, Streamed
 from shoal.execution.worker_process import WorkerProcess
 
@@ -142,10 +142,8 @@ class WorkerGroup:
             self._events.idle(channel)
 
     def _channel(self, number: int) -> InstanceChannel:
-        events = self._events
-        return InstanceChannel(
-            number, self._instances[number], self._order.arena, events.done, events.streamed, self._channel_closed
-        )
+        events = ChannelEvents(self._events.done, self._events.streamed, self._channel_closed)
+        return InstanceChannel(number, self._instances[number], self._order.arena, events)
 
     def kill(self, reason: str) -> None:
         """Kill the worker, for this reason; it is replaced."""

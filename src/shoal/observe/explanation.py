@@ -24,6 +24,7 @@ def explain(spec: ModelSpec, log: BatchLog, queue: QueueStatistics, now_ns: int,
         now_ns: the time (monotonic); times in the result are microseconds before it.
         beliefs: what the scheduler has measured and decided, when it decides by measurement (a dataclass).
     """
+    log.settle()
     total = Totals()
     for each in log.by_instance.values():
         total.batches += each.batches

@@ -67,6 +67,8 @@ class Metrics:
         """Ask the source, on the thread that the source belongs to: the event loop's."""
         source = self._source
         models, processes = tuple(source.models()), tuple(source.processes())
+        for model in models:
+            model.statistics.log.settle()
         return Snapshot(models, processes, dict(source.connections()), source.cache())
 
     def render(self, snapshot: Snapshot | None = None) -> bytes:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import FailureReason
 from shoal.observe.batch_metrics import batch_families
+from shoal.observe.buckets import DURATION_BOUNDS_S, ROWS_BOUNDS
 from shoal.observe.cache_metrics import model_cache_families
 from shoal.observe.source import ModelSample
-from shoal.observe.statistics import DURATION_BOUNDS_S, ROWS_BOUNDS
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -44,7 +44,7 @@ _FAMILIES = (
     _Family(
         "nv_inference_exec_count",
         "Number of model executions performed (does not include cached requests)",
-        lambda model: model.statistics.execution_count,
+        lambda model: model.statistics.log.batches,
     ),
     _Family(
         "nv_inference_request_duration_us",
@@ -124,8 +124,8 @@ _DURATIONS = (
     _DurationFamily(
         "shoal_inference_compute_infer_duration_seconds",
         "Time that the model took for a batch, each batch once.",
-        lambda model: model.statistics.infer_buckets,
-        lambda model: model.statistics.infer_total_ns,
+        lambda model: model.statistics.log.infer_buckets,
+        lambda model: model.statistics.log.infer_ns,
     ),
 )
 
@@ -174,7 +174,7 @@ def _failures(metric: Metric, labelled: list[tuple[ModelSample, Labels]]) -> Met
 
 def _rows(metric: Metric, labelled: list[tuple[ModelSample, Labels]]) -> Metric:
     for model, labels in labelled:
-        for reason, histogram in model.statistics.rows_by_reason.copy().items():
+        for reason, histogram in model.statistics.log.rows_by_reason.copy().items():
             add_histogram(
                 metric, {**labels, "reason": reason.value}, ROWS_BOUNDS, histogram.counts, float(histogram.rows)
             )

@@ -7,82 +7,16 @@ and the per-batch-size table counts each execution once, a failed one too.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from shoal.errors import FailureReason, ShoalError
 from shoal.execution.recorder import BatchTimes, ResponseTimes
 from shoal.observe.batch_log import BatchLog
+from shoal.observe.buckets import DURATION_BOUNDS_NS, Json, duration
 from shoal.observe.response_statistics import ResponseStatistics
 from shoal.requests import InferRequest
-from shoal.scheduling.contract import Batch, CloseReason
-
-DURATION_BOUNDS_S = (
-    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
-    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
-)
-"""Upper bounds of the duration histograms' buckets, in seconds; one more bucket holds what is longer."""
-
-ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-"""Upper bounds of the buckets of the rows-per-batch histogram."""
-
-_BOUNDS_NS = tuple(round(bound * 1e9) for bound in DURATION_BOUNDS_S)
-
-Json = dict[str, Any]
-"""A JSON object, ready for an encoder."""
-
-
-def _duration(count: int, nanoseconds: int) -> Json:
-    return {"count": count, "ns": nanoseconds}
-
-
-class BatchSizeStatistics:
-    """The executions of one batch size.
-
-    Attributes:
-        count: executions.
-        compute_input_ns: time until their inputs lay before the model, added up.
-        compute_infer_ns: time that the model took.
-        compute_output_ns: time until their outputs lay before the server.
-    """
-
-    __slots__ = ("compute_infer_ns", "compute_input_ns", "compute_output_ns", "count")
-
-    def __init__(self) -> None:
-        self.count = self.compute_input_ns = self.compute_infer_ns = self.compute_output_ns = 0
-
-    def add(self, compute_input_ns: int, compute_infer_ns: int, compute_output_ns: int) -> None:
-        """Count one execution."""
-        self.count += 1
-        self.compute_input_ns += compute_input_ns
-        self.compute_infer_ns += compute_infer_ns
-        self.compute_output_ns += compute_output_ns
-
-    def to_dict(self, rows: int) -> Json:
-        """The entry of ``batch_stats`` for this many rows."""
-        return {
-            "batch_size": rows,
-            "compute_input": _duration(self.count, self.compute_input_ns),
-            "compute_infer": _duration(self.count, self.compute_infer_ns),
-            "compute_output": _duration(self.count, self.compute_output_ns),
-        }
-
-
-class RowsHistogram:
-    """How many rows batches had: counts per bucket of ``ROWS_BOUNDS`` and the rows added up."""
-
-    __slots__ = ("counts", "rows")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(ROWS_BOUNDS) + 1)
-        self.rows = 0
-
-    def add(self, rows: int) -> None:
-        """Count one batch."""
-        self.counts[bisect_left(ROWS_BOUNDS, rows)] += 1
-        self.rows += rows
+from shoal.scheduling.contract import Batch
 
 
 class ModelStatistics:
@@ -103,15 +37,9 @@ class ModelStatistics:
         fail_ns: the time from arrival to answer of the requests that failed.
         failures: how many failed, by reason.
         inference_count: rows answered with a result.
-        execution_count: batches that ran.
-        last_inference_ms: when the last batch ran, in milliseconds since the epoch; 0 for never.
-        batch_sizes: the executions by batch size in rows.
         request_buckets: succeeded requests by duration, in the buckets of ``DURATION_BOUNDS_S``.
         queue_buckets: succeeded requests by time in the queue.
-        infer_buckets: batches by the time that the model took.
-        infer_total_ns: that time added up, each batch once.
-        rows_by_reason: rows per batch, by the reason for which the batch was closed.
-        log: the batches themselves, for ``explanation``.
+        log: what is counted once per batch.
         responses: the responses of a decoupled model.
         cache_hit_count: requests answered from the response cache; they succeeded, and ran no model.
         cache_hit_ns: the time that their lookups took.
@@ -120,8 +48,6 @@ class ModelStatistics:
     """
 
     __slots__ = (
-        "_wall_ns",
-        "batch_sizes",
         "cache_hit_count",
         "cache_hit_ns",
         "cache_miss_count",
@@ -129,13 +55,9 @@ class ModelStatistics:
         "compute_infer_ns",
         "compute_input_ns",
         "compute_output_ns",
-        "execution_count",
         "fail_ns",
         "failures",
-        "infer_buckets",
-        "infer_total_ns",
         "inference_count",
-        "last_inference_ms",
         "log",
         "name",
         "queue_buckets",
@@ -143,27 +65,22 @@ class ModelStatistics:
         "request_buckets",
         "request_ns",
         "responses",
-        "rows_by_reason",
         "success_count",
         "version",
     )
 
-    def __init__(self, name: str, version: int, wall_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, name: str, version: int, epoch_ns: int | None = None) -> None:
         self.name = name
         self.version = version
-        self.success_count = self.inference_count = self.execution_count = self.last_inference_ms = 0
-        self.request_ns = self.queue_ns = self.fail_ns = self.infer_total_ns = 0
+        self.success_count = self.inference_count = 0
+        self.request_ns = self.queue_ns = self.fail_ns = 0
         self.compute_input_ns = self.compute_infer_ns = self.compute_output_ns = 0
         self.cache_hit_count = self.cache_hit_ns = self.cache_miss_count = self.cache_miss_ns = 0
         self.failures = dict.fromkeys(FailureReason, 0)
-        self.batch_sizes: dict[int, BatchSizeStatistics] = {}
-        self.request_buckets = [0] * (len(_BOUNDS_NS) + 1)
-        self.queue_buckets = [0] * (len(_BOUNDS_NS) + 1)
-        self.infer_buckets = [0] * (len(_BOUNDS_NS) + 1)
-        self.rows_by_reason: dict[CloseReason, RowsHistogram] = {}
-        self.log = BatchLog()
+        self.request_buckets = [0] * (len(DURATION_BOUNDS_NS) + 1)
+        self.queue_buckets = [0] * (len(DURATION_BOUNDS_NS) + 1)
+        self.log = BatchLog(epoch_ns)
         self.responses = ResponseStatistics()
-        self._wall_ns = wall_ns
 
     @property
     def fail_count(self) -> int:
@@ -178,7 +95,7 @@ class ModelStatistics:
         compute_input_ns = input_ns - taken_ns
         compute_infer_ns = infer_ns - input_ns
         compute_output_ns = times.output_ns - infer_ns
-        request_buckets, queue_buckets, bounds = self.request_buckets, self.queue_buckets, _BOUNDS_NS
+        request_buckets, queue_buckets, bounds = self.request_buckets, self.queue_buckets, DURATION_BOUNDS_NS
         request_ns = queue_ns = 0
         for request in answered:
             waited_ns = taken_ns - request.queued_ns
@@ -197,18 +114,6 @@ class ModelStatistics:
         rows = batch.rows
         all_answered = count == len(batch.requests)
         self.inference_count += rows if all_answered else sum(request.plan.rows for request in answered)
-        self.execution_count += 1
-        self.last_inference_ms = self._wall_ns() // 1_000_000
-        self.infer_total_ns += compute_infer_ns
-        self.infer_buckets[bisect_left(bounds, compute_infer_ns)] += 1
-        size = self.batch_sizes.get(rows)
-        if size is None:
-            size = self.batch_sizes[rows] = BatchSizeStatistics()
-        size.add(compute_input_ns, compute_infer_ns, compute_output_ns)
-        histogram = self.rows_by_reason.get(batch.reason)
-        if histogram is None:
-            histogram = self.rows_by_reason[batch.reason] = RowsHistogram()
-        histogram.add(rows)
         self.log.add(batch, times)
 
     def response_sent(self, index: int, times: ResponseTimes, error: ShoalError | None, *, empty: bool) -> None:
@@ -226,8 +131,8 @@ class ModelStatistics:
         self.compute_input_ns += compute_input_ns
         self.compute_infer_ns += compute_infer_ns
         self.compute_output_ns += compute_output_ns
-        self.request_buckets[bisect_left(_BOUNDS_NS, took_ns)] += 1
-        self.queue_buckets[bisect_left(_BOUNDS_NS, waited_ns)] += 1
+        self.request_buckets[bisect_left(DURATION_BOUNDS_NS, took_ns)] += 1
+        self.queue_buckets[bisect_left(DURATION_BOUNDS_NS, waited_ns)] += 1
 
     def request_failed(self, request: InferRequest, reason: FailureReason, now_ns: int) -> None:
         """Count a request that was answered with an error, at any stage (rule 43)."""
@@ -239,7 +144,7 @@ class ModelStatistics:
         took_ns = now_ns - request.arrival_ns
         self.success_count += 1
         self.request_ns += took_ns
-        self.request_buckets[bisect_left(_BOUNDS_NS, took_ns)] += 1
+        self.request_buckets[bisect_left(DURATION_BOUNDS_NS, took_ns)] += 1
         self.queue_buckets[0] += 1
         self.cache_hit_count += 1
         self.cache_hit_ns += lookup_ns
@@ -253,25 +158,27 @@ class ModelStatistics:
 
     def to_dict(self) -> Json:
         """The model's entry of the statistics extension, in the REST interface's JSON shape (section 2.9)."""
+        log = self.log
+        log.settle()
         success = self.success_count
         ran = success - self.cache_hit_count
         return {
             "name": self.name,
             "version": str(self.version),
-            "last_inference": self.last_inference_ms,
+            "last_inference": log.last_ms,
             "inference_count": self.inference_count,
-            "execution_count": self.execution_count,
+            "execution_count": log.batches,
             "inference_stats": {
-                "success": _duration(success, self.request_ns),
-                "fail": _duration(self.fail_count, self.fail_ns),
-                "queue": _duration(success, self.queue_ns),
-                "compute_input": _duration(ran, self.compute_input_ns),
-                "compute_infer": _duration(ran, self.compute_infer_ns),
-                "compute_output": _duration(ran, self.compute_output_ns),
-                "cache_hit": _duration(self.cache_hit_count, self.cache_hit_ns),
-                "cache_miss": _duration(self.cache_miss_count, self.cache_miss_ns),
+                "success": duration(success, self.request_ns),
+                "fail": duration(self.fail_count, self.fail_ns),
+                "queue": duration(success, self.queue_ns),
+                "compute_input": duration(ran, self.compute_input_ns),
+                "compute_infer": duration(ran, self.compute_infer_ns),
+                "compute_output": duration(ran, self.compute_output_ns),
+                "cache_hit": duration(self.cache_hit_count, self.cache_hit_ns),
+                "cache_miss": duration(self.cache_miss_count, self.cache_miss_ns),
             },
             "response_stats": self.responses.to_dict(),
-            "batch_stats": [self.batch_sizes[rows].to_dict(rows) for rows in sorted(self.batch_sizes)],
+            "batch_stats": [log.by_size[rows].to_dict(rows) for rows in sorted(log.by_size)],
             "memory_usage": [],
         }

@@ -15,7 +15,7 @@ _CERTAIN = 6
 """Batches of a size before its efficiency is believed."""
 _CLEARLY_BETTER = 1.05
 _FRONTIER_EVERY = 16
-_TRIED_AGAIN = 16
+_TRIED_AGAIN = 8
 _DOUBT = 3.0
 _MEMORY = 2 / _WEIGHT - 1
 """So many batches tell as much as all that the weights let count."""
@@ -52,8 +52,9 @@ class _Size:
             self.expected_ns = took_ns
             return took_ns
         weight = max(_WEIGHT, 1 / self.batches)
-        if took_ns * _LARGEST_JUMP < self.expected_ns:  # nothing runs faster than it can: what was seen before is over
-            weight = max(weight, 1 / 2)
+        surprise_ns = min(2 * self.spread_ns, self.expected_ns / 2)
+        if took_ns < self.expected_ns - surprise_ns:  # nothing runs faster than it can: something slow is over
+            weight = max(weight, 1 / 3)
         took_ns = min(took_ns, self.expected_ns * _LARGEST_JUMP)
         self.spread_ns += weight * (abs(took_ns - self.expected_ns) - self.spread_ns)
         self.expected_ns += weight * (took_ns - self.expected_ns)

@@ -15,7 +15,7 @@ class PriorityQueue:
     """Queues by level, 1 first; each has its own policy and limit.
 
     Levels are made when they are first used, for a configuration may name very many. No operation gets slower with the
-    number of requests, nor with that of levels where nothing waits.
+    number of levels where nothing waits, nor, but for its timeouts, with that of requests.
 
     Args:
         make_level: makes the empty queue of a level.
