@@ -288,11 +288,8 @@ def test_batch_inputs_and_outputs_that_nothing_could_be_made_of(tmp_path, text, 
     assert check_tensors(document.config, document.source, tmp_path) == []
 
 
-def test_a_ragged_python_model_with_sequences_is_as_any_other(tmp_path):
-    text = IO % ("python", "sequence_batching { }")
-    document = parse_config(text, Dialect.TEXT, "FILE")
-    complete_config(document.config, tmp_path, 0)
-    assert not compile_spec(document.config, 1, tmp_path, 0).inputs[0].allow_ragged_batch
-    document = parse_config(IO % ("onnxruntime", ""), Dialect.TEXT, "FILE")
+@pytest.mark.parametrize(("backend", "more"), [("python", "sequence_batching { }"), ("onnxruntime", "")])
+def test_ragged_inputs_stay_ragged(tmp_path, backend, more):
+    document = parse_config(IO % (backend, more), Dialect.TEXT, "FILE")
     complete_config(document.config, tmp_path, 0)
     assert compile_spec(document.config, 1, tmp_path, 0).inputs[0].allow_ragged_batch

@@ -102,9 +102,12 @@ def parse(text: bytes) -> Any:
 
 
 def normalise(value: Any, key: str = "") -> Any:
-    """Leave out what differs from run to run: durations and moments become whether there are any."""
+    """Leave out what differs from run to run: durations and moments become whether there are any.
+
+    What Shoal's statistics have beside Triton's fields is left out, too.
+    """
     if isinstance(value, dict):
-        return {name: normalise(each, name) for name, each in value.items()}
+        return {name: normalise(each, name) for name, each in value.items() if name != "batching"}
     if isinstance(value, list):
         return [normalise(each) for each in value]
     if key in {"ns", "last_inference"}:

@@ -49,7 +49,8 @@ def _is_terminal() -> bool:
 def _row(report: ModelReport) -> tuple[str, ...]:
     instances = [f"{group.count} x {_kind(group)}" for group in report.config.instance_group]
     versions = ", ".join(map(str, report.versions))
-    return (report.name, report.config.backend or report.config.platform, versions, str(report.config.max_batch_size), ", ".join(instances))
+    backend = report.config.backend or report.config.platform
+    return (report.name, backend, versions, str(report.config.max_batch_size), ", ".join(instances))
 
 
 def _kind(group: object) -> str:

@@ -17,6 +17,7 @@ MEANINGS = {
     "delay": "the oldest request had waited for the whole delay",
     "idle": "an instance was free and nothing else waited",
     "shape": "the next request had another shape or other inputs",
+    "rule": "the model's own batch rule refused the next request",
     "target": "the latency target made it smaller",
 }
 REASONS = ("closed by", "batches", "share", "rows each", "first waited", "meaning")

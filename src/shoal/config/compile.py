@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,9 +48,6 @@ def compile_spec(config: Any, version: int, model_dir: Path, gpu_count: int) -> 
     )
     for_padding = made_by_padding(config)
     inputs = tuple(_input(tensor) for tensor in config.input if tensor.name not in for_padding)
-    if config.backend == "python" and config.HasField("sequence_batching"):
-        # A Python model gets ragged requests one by one, and the controls of a sequence with the gathered batch.
-        inputs = tuple(replace(tensor, allow_ragged_batch=False) for tensor in inputs)
     names = [tensor.name for tensor in inputs]
     batch_inputs, derived = _batch_inputs(config, names, len(sequence.made_inputs))
     masks = tuple(_input(tensor) for name in for_padding for tensor in config.input if tensor.name == name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from dataclasses import dataclass
+from math import sqrt
 
 _WEIGHT = 1 / 8
 """What one batch counts against all before it of the same size."""
@@ -62,7 +63,7 @@ class _Size:
 
     def bound_ns(self, sign: int) -> float:
         """What the expected time is at least (-1) or at most (1), as far as that can be known from so many batches."""
-        return self.expected_ns + sign * _DOUBT * self.spread_ns / min(self.batches, _MEMORY) ** 0.5
+        return self.expected_ns + sign * _DOUBT * self.spread_ns / sqrt(min(self.batches, _MEMORY))
 
 
 class ExecutionTimes:
