@@ -28,7 +28,7 @@ def counted(server, model):
     """What is counted, and what the queue of the one model in use has."""
     runtime = server.server.catalog.find(model).runtime
     queued = runtime._queued
-    return server.call(lambda: (queued.requests, queued.nbytes, runtime.queue_statistics().requests))
+    return server.call(lambda: (queued.requests, queued.server.nbytes, runtime.queue_statistics().requests))
 
 
 def ended(pending):

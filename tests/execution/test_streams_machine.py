@@ -228,7 +228,7 @@ class StreamsMachine(RuleBasedStateMachine):
         for group in self.world.groups:
             for channel in group.channels:
                 view = channel.blocks.marks._view
-                assert all((channel, byte) in alive for byte in channel.blocks.marks._marked if view[byte])
+                assert all((channel, byte) in alive for byte in channel.blocks.marks.marked if view[byte])
 
     @invariant()
     def ends_are_in_order(self):

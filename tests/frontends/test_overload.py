@@ -62,7 +62,7 @@ def fill(shoal, gates, clients, model, waiting):
 
 def queue_of(shoal):
     queue = shoal.runtime("first")._queued
-    return shoal.call(lambda: (queue.requests, queue.nbytes))
+    return shoal.call(lambda: (queue.requests, queue.server.nbytes))
 
 
 def refused(shoal, model, what=None):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shoal.requests import LATEST, NOBODY, InferHead, InferRequest, PlannedInput, RequestPlan
 from shoal.scheduling.contract import Batch, CloseReason, QueueStatistics, SequenceTurn
-from shoal.scheduling.overload import LONGEST_RETRY_S, Pace, ServerQueue
+from shoal.scheduling.overload import LONGEST_RETRY_S, ModelQueue, Pace, ServerQueue
 
 S = 1_000_000_000
 
@@ -34,7 +34,7 @@ def test_requests_are_limited_by_number():
     queue = ServerQueue(most_requests=2)
     for _ in range(2):
         assert queue.has_room(10**12)
-        queue.enter(request())
+        ModelQueue(queue).enter(request())
     assert not queue.has_room(0)
     assert queue.refusal(request(name="a")).message == (
         "[request id: a] Exceeds the server's limit of 2 waiting requests (--max-queued-requests)"
@@ -43,7 +43,7 @@ def test_requests_are_limited_by_number():
 
 def test_requests_are_limited_by_bytes():
     queue = ServerQueue(most_nbytes=100)
-    queue.enter(request(60))
+    ModelQueue(queue).enter(request(60))
     assert queue.has_room(40)
     assert not queue.has_room(41)
     assert queue.refusal(request(41)).message == (
@@ -57,21 +57,21 @@ def test_where_nothing_waits_a_request_of_any_size_may():
 
 def test_0_is_no_limit():
     queue = ServerQueue()
-    queue.enter(request(sys.maxsize // 2))
+    ModelQueue(queue).enter(request(sys.maxsize // 2))
     assert queue.has_room(10**9)
 
 
 def test_what_only_fills_a_batch_of_a_sequence_model_never_waited():
-    queue = ServerQueue()
+    queue = ModelQueue(ServerQueue())
     real, filler = request(), request(responder=NOBODY)
     queue.enter(real)
     queue.run(batch(real, filler, sequence=True))
-    assert (queue.requests, queue.nbytes) == (0, 0)
+    assert (queue.requests, queue.server.requests, queue.server.nbytes) == (0, 0, 0)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "run"]), st.integers(0, 50)), max_size=60))
 def test_the_counts_are_those_of_what_waits(steps):
-    queue, waiting = ServerQueue(), []
+    queue, waiting = ModelQueue(ServerQueue()), []
     for what, number in steps:
         if what == "enter":
             waiting.append(request(number))
@@ -81,8 +81,8 @@ def test_the_counts_are_those_of_what_waits(steps):
         elif what == "run":
             taken, waiting = waiting[:number], waiting[number:]
             queue.run(batch(*taken))
-        assert queue.requests == len(waiting)
-        assert queue.nbytes == sum(one.plan.nbytes for one in waiting)
+        assert queue.requests == queue.server.requests == len(waiting)
+        assert queue.server.nbytes == sum(one.plan.nbytes for one in waiting)
 
 
 class Waiting:

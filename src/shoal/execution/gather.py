@@ -97,6 +97,7 @@ class Gatherer:
         self._unequal: UnequalInputs | None = None
         if spec.padding is not None or (ragged and not takes_pieces):
             self._unequal = UnequalInputs(spec, mapping)
+        self._special = bool(self._makers or self._in_pieces or self._unequal is not None)
         self._mapping = mapping
         self._batched = spec.max_batch_size > 0
         self._itemsizes = [tensor.datatype.itemsize or 1 for tensor in spec.all_inputs]
@@ -115,13 +116,9 @@ class Gatherer:
         """
         requests = batch.requests
         plan = requests[0].plan
-        if self._unequal is not None:
-            return frame(self._with_unequal(batch, blocks, self._unequal))
-        if self._makers or batch.turns is not None:
-            return frame((self._made_in_pieces if self._in_pieces else self._with_made)(batch, blocks))
+        if self._special or batch.turns is not None:
+            return frame(self._special_message(batch, blocks))
         prepared = self._prepared(plan)
-        if self._in_pieces:
-            return frame(self._left_in_place(batch, blocks))
         if prepared.direct and (self._takes_pieces or len(requests) == 1):
             return frame(self._left_in_place(batch, blocks))
         columns = self._columns(requests)
@@ -141,6 +138,14 @@ class Gatherer:
                 prepared.frames.clear()
             known = prepared.frames[key] = frame(self._message(batch, self._places(batch, start, sizes), room))
         return known
+
+    def _special_message(self, batch: Batch, blocks: InstanceBlocks) -> RunBatch:
+        """The message of a batch with inputs of unequal lengths, or with inputs that the server makes."""
+        if self._unequal is not None:
+            return self._with_unequal(batch, blocks, self._unequal)
+        if self._makers or batch.turns is not None:
+            return (self._made_in_pieces if self._in_pieces else self._with_made)(batch, blocks)
+        return self._left_in_place(batch, blocks)
 
     def _with_unequal(self, batch: Batch, blocks: InstanceBlocks, unequal: UnequalInputs) -> RunBatch:
         """The message of a batch whose requests differ in length."""

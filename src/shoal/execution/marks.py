@@ -35,9 +35,10 @@ class Marks:
 
     Attributes:
         offset: where in the arena they are.
+        marked: the bytes that are not 0.
     """
 
-    __slots__ = ("_arena", "_block", "_marked", "_view", "offset")
+    __slots__ = ("_arena", "_block", "_view", "marked", "offset")
 
     def __init__(self, arena: Arena) -> None:
         nbytes = MOST_STREAMS + MOST_PLACES
@@ -46,13 +47,13 @@ class Marks:
         self.offset = self._block.offset
         self._view = arena.mapping.view[self.offset : self.offset + nbytes]
         self._view[:] = bytes(nbytes)
-        self._marked: set[int] = set()
+        self.marked: set[int] = set()
 
     def set(self, byte: int, mark: int) -> None:
         """Mark a request."""
         if self._block is not None and byte < len(self._view):
             self._view[byte] |= mark
-            self._marked.add(byte)
+            self.marked.add(byte)
 
     def unset(self, byte: int, mark: int) -> None:
         """Take one mark off a request."""
@@ -61,13 +62,13 @@ class Marks:
 
     def clear(self, byte: int) -> None:
         """A request has ended; its byte may become that of another."""
-        if byte in self._marked:
-            self._marked.discard(byte)
+        if byte in self.marked:
+            self.marked.discard(byte)
             self.unset(byte, CANCELLED | HELD)
 
     def clear_places(self, requests: int) -> None:
         """A batch of so many requests has ended."""
-        if self._marked:
+        if self.marked:
             for place in range(requests):
                 self.clear(byte_of_place(place))
 

@@ -37,7 +37,7 @@ from shoal.requests import NOBODY, InferRequest, InferResponse, InnerRequest, Re
 from shoal.scheduling.admission import check_payload
 from shoal.scheduling.contract import Batch, DecidesByMeasurement, QueueStatistics, Scheduler
 from shoal.scheduling.ordering import ResponseOrder, keeps_order
-from shoal.scheduling.overload import Pace, ServerQueue
+from shoal.scheduling.overload import ModelQueue, Pace, ServerQueue
 from shoal.scheduling.sequence import SequenceScheduler
 
 HUNG_CHECKS = 4
@@ -87,7 +87,7 @@ class ModelRuntime:
         self._recorder = recorder
         self._now_ns = settings.clock.now_ns
         self._timeout_s = settings.execution_timeout_s
-        self._queued = settings.queued
+        self._queued = ModelQueue(settings.queued)
         self._pace = Pace()
         self._rate_gate = settings.rate_gate
         self._grants: RateGrants | None = None
@@ -209,7 +209,8 @@ class ModelRuntime:
     def submit(self, request: InferRequest) -> None:
         """Queue the request; it is answered through its responder, also when it cannot be queued."""
         now_ns = self._now_ns()
-        queued, nbytes = self._queued, request.plan.nbytes
+        here, nbytes = self._queued, request.plan.nbytes
+        queued = here.server
         try:
             if (self._closed or self._down) and (self._down or not isinstance(request, InnerRequest)):
                 raise UnavailableError(self._closed or self._down)
@@ -225,12 +226,15 @@ class ModelRuntime:
         except ShoalError as error:
             self._fail(request, error, now_ns)
             return
+        here.requests += 1
         queued.requests += 1
         queued.nbytes += nbytes
         if self._sequences is not None:
             self._sequences.queued(request)
         if self._idle or self._sequences is not None:  # of a sequence more than a free instance may be waited for
-            self._ask_dispatch()
+            if not self._dispatch_asked:
+                self._dispatch_asked = True
+                self._loop.call_soon(self._dispatch)
         elif self._expires and self._wake is None:
             self._wake_at(now_ns + BUSY_CHECK_NS)
 
@@ -247,7 +251,7 @@ class ModelRuntime:
             self._fail(request, CancelledError("request was cancelled while it waited in the queue"), self._now_ns())
         elif request.state is RequestState.RUNNING:
             request.cancelled = True
-            if not self._streams.cancel(request):
+            if not (self._streams.cancel(request) or self._decoupled):
                 self._mark_cancelled(request)
         if self._sequences is not None:  # it takes the others of its sequence with it
             self._ask_dispatch()
@@ -379,14 +383,17 @@ class ModelRuntime:
         for offset in done.released or ():
             instance.blocks.unkeep(offset)
         instance.blocks.end_batch()
-        instance.blocks.marks.clear_places(len(batch.requests))
+        if instance.blocks.marks.marked:
+            instance.blocks.marks.clear_places(len(batch.requests))
         if self._grants is not None:
             self._grants.done(instance)
-        if self.scheduler.follows:
+        follows = self.scheduler.follows
+        if follows:
             self.scheduler.done(batch, self._now_ns())
         if instance.up:
             self._idle.append(instance)
-            self._dispatch()
+            if follows or self._queued.requests:
+                self._dispatch()
         times = BatchTimes(taken_ns, done.input_ns, done.infer_ns, done.output_ns, 0)
         if self._ordering is None:
             self._answer(batch, answers, times)

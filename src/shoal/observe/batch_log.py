@@ -11,10 +11,10 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from shoal.execution.recorder import BatchTimes
-from shoal.observe.buckets import DURATION_BOUNDS_NS, Json, RowsHistogram, duration
+from shoal.observe.buckets import DURATION_BOUNDS_NS, RowsHistogram
 from shoal.scheduling.contract import Batch, CloseReason
 
 Key = TypeVar("Key")
@@ -68,52 +68,28 @@ class Totals:
         rows: their rows.
         waited_ns: the time in the queue of the first request of each (of every request in the totals of a priority).
         busy_ns: the time from taking each from the queue to its answers.
-    """
-
-    __slots__ = ("batches", "busy_ns", "requests", "rows", "waited_ns")
-
-    def __init__(self) -> None:
-        self.batches = self.requests = self.rows = self.waited_ns = self.busy_ns = 0
-
-    def add(self, record: BatchRecord) -> None:
-        """Count one batch."""
-        self.batches += 1
-        self.requests += record.requests
-        self.rows += record.rows
-        self.waited_ns += record.taken_ns - record.first_queued_ns
-        self.busy_ns += record.done_ns - record.taken_ns
-
-
-class SizeTotals:
-    """The executions of one batch size.
-
-    Attributes:
-        count: executions.
-        compute_input_ns: time until their inputs lay before the model, added up.
+        compute_input_ns: time until their inputs lay before the model.
         compute_infer_ns: time that the model took.
         compute_output_ns: time until their outputs lay before the server.
     """
 
-    __slots__ = ("compute_infer_ns", "compute_input_ns", "compute_output_ns", "count")
+    __slots__ = (
+        "batches", "busy_ns", "compute_infer_ns", "compute_input_ns", "compute_output_ns", "requests", "rows",
+        "waited_ns",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self.count = self.compute_input_ns = self.compute_infer_ns = self.compute_output_ns = 0
+        self.batches = self.requests = self.rows = self.waited_ns = self.busy_ns = 0
+        self.compute_input_ns = self.compute_infer_ns = self.compute_output_ns = 0
 
-    def add(self, record: BatchRecord) -> None:
-        """Count one execution."""
-        self.count += 1
-        self.compute_input_ns += record.input_ns - record.taken_ns
-        self.compute_infer_ns += record.infer_ns - record.input_ns
-        self.compute_output_ns += record.output_ns - record.infer_ns
+    def merge(self, other: Totals) -> None:
+        """Add other totals."""
+        for name in Totals.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
-    def to_dict(self, rows: int) -> Json:
-        """The entry of ``batch_stats`` for this many rows."""
-        return {
-            "batch_size": rows,
-            "compute_input": duration(self.count, self.compute_input_ns),
-            "compute_infer": duration(self.count, self.compute_infer_ns),
-            "compute_output": duration(self.count, self.compute_output_ns),
-        }
+
+_Raw = tuple[int, CloseReason, int, int, int, int, int, int, int, int, int, int, int]
+"""The fields of a ``BatchRecord``, which would take longer to make."""
 
 
 class BatchLog:
@@ -123,12 +99,8 @@ class BatchLog:
         epoch_ns: what makes the time since the epoch of the monotonic clock's; None to find out.
 
     Attributes:
-        recent: the latest, the newest last; like all that follows, as of the last ``settle``.
-        batches: how many ran.
+        batches: how many ran; like all that follows, as of the last ``settle``.
         last_ms: when the last one was done, in milliseconds since the epoch; 0 for never.
-        by_size: the executions by batch size in rows.
-        by_reason: totals by the reason for which batches were closed.
-        by_instance: totals by instance.
         by_priority: requests by priority level; empty for a model without levels.
         rows_by_reason: rows per batch, by the reason for which the batch was closed.
         infer_buckets: batches by the time that the model took.
@@ -138,21 +110,45 @@ class BatchLog:
     """
 
     __slots__ = (
-        "_epoch_ns", "_new", "batches", "by_instance", "by_priority", "by_reason", "by_size", "elements",
-        "infer_buckets", "infer_ns", "last_ms", "padded_elements", "recent", "rows_by_reason",
+        "_epoch_ns", "_new", "_recent", "_totals", "batches", "by_priority", "elements", "infer_buckets", "infer_ns",
+        "last_ms", "padded_elements", "rows_by_reason",
     )  # fmt: skip
 
     def __init__(self, epoch_ns: int | None = None) -> None:
         self._epoch_ns = time.time_ns() - time.monotonic_ns() if epoch_ns is None else epoch_ns
-        self._new: list[tuple[object, ...]] = []
-        self.recent: deque[BatchRecord] = deque(maxlen=KEPT_BATCHES)
+        self._new: list[_Raw] = []
+        self._recent: deque[_Raw] = deque(maxlen=KEPT_BATCHES)
+        self._totals: dict[tuple[int, CloseReason, int], Totals] = {}  # by rows, reason and instance
         self.batches = self.last_ms = self.infer_ns = self.elements = self.padded_elements = 0
-        self.by_size: dict[int, SizeTotals] = {}
-        self.by_reason: dict[CloseReason, Totals] = {}
-        self.by_instance: dict[int, Totals] = {}
         self.by_priority: dict[int, Totals] = {}
         self.rows_by_reason: dict[CloseReason, RowsHistogram] = {}
         self.infer_buckets = [0] * (len(DURATION_BOUNDS_NS) + 1)
+
+    @property
+    def recent(self) -> list[BatchRecord]:
+        """The latest batches, the newest last."""
+        return [BatchRecord(*each) for each in self._recent]
+
+    @property
+    def by_size(self) -> dict[int, Totals]:
+        """The batches by their rows."""
+        return self._by(0)
+
+    @property
+    def by_reason(self) -> dict[CloseReason, Totals]:
+        """The batches by the reason for which they were closed."""
+        return self._by(1)
+
+    @property
+    def by_instance(self) -> dict[int, Totals]:
+        """The batches by the instance that ran them."""
+        return self._by(2)
+
+    def _by(self, place: int) -> dict[Any, Totals]:
+        found: dict[Any, Totals] = {}
+        for key, totals in self._totals.copy().items():
+            found.setdefault(key[place], Totals()).merge(totals)
+        return found
 
     def add(self, batch: Batch, times: BatchTimes) -> None:
         """Take down a batch that ran."""
@@ -172,26 +168,34 @@ class BatchLog:
 
     def settle(self) -> None:
         """Add up the batches that were taken down since the last time."""
-        if not self._new:
+        new = self._new
+        if not new:
             return
-        records, self._new = [BatchRecord(*each) for each in self._new], []  # type: ignore[arg-type] # made in ``add``
-        for record in records:
-            self._add_up(record)
-        self.recent.extend(records)
-        self.batches += len(records)
-        self.last_ms = (self._epoch_ns + records[-1].done_ns) // 1_000_000
-
-    def _add_up(self, record: BatchRecord) -> None:
-        _of(self.by_size, record.rows, SizeTotals).add(record)
-        _of(self.by_reason, record.reason, Totals).add(record)
-        _of(self.by_instance, record.instance, Totals).add(record)
-        _of(self.rows_by_reason, record.reason, RowsHistogram).add(record.rows)
-        infer_ns = record.infer_ns - record.input_ns
-        self.infer_ns += infer_ns
-        self.infer_buckets[bisect_left(DURATION_BOUNDS_NS, infer_ns)] += 1
-        if record.padded_elements:
-            self.elements += record.elements
-            self.padded_elements += record.padded_elements
+        self._new = []
+        buckets, table, infer_total_ns = self.infer_buckets, self._totals, 0
+        for instance, reason, requests, rows, elements, padded, first_ns, _, taken_ns, input_ns, infer_ns, output_ns, done_ns in new:  # fmt: skip # noqa: E501
+            totals = table.get((rows, reason, instance))
+            if totals is None:
+                totals = table[rows, reason, instance] = Totals()
+            compute_infer_ns = infer_ns - input_ns
+            totals.batches += 1
+            totals.requests += requests
+            totals.rows += rows
+            totals.waited_ns += taken_ns - first_ns
+            totals.busy_ns += done_ns - taken_ns
+            totals.compute_input_ns += input_ns - taken_ns
+            totals.compute_infer_ns += compute_infer_ns
+            totals.compute_output_ns += output_ns - infer_ns
+            infer_total_ns += compute_infer_ns
+            buckets[bisect_left(DURATION_BOUNDS_NS, compute_infer_ns)] += 1
+            _of(self.rows_by_reason, reason, RowsHistogram).add(rows)
+            if padded:
+                self.elements += elements
+                self.padded_elements += padded
+        self.infer_ns += infer_total_ns
+        self._recent.extend(new)
+        self.batches += len(new)
+        self.last_ms = (self._epoch_ns + new[-1][-1]) // 1_000_000
 
     def _add_priorities(self, batch: Batch, taken_ns: int) -> None:
         for request in batch.requests:

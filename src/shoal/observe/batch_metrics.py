@@ -53,7 +53,7 @@ def batch_families(labelled: Labelled) -> Iterator[Metric]:
         for model, labels in labelled:
             if not model.spec.instances:  # an ensemble
                 continue
-            for number, totals in model.statistics.log.by_instance.copy().items():
+            for number, totals in model.statistics.log.by_instance.items():
                 name = model.spec.instances[number].name
                 metric.add_sample(f"{family.name}_total", {**labels, "instance": name}, family.value(totals))
         yield metric

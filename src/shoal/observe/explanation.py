@@ -26,12 +26,9 @@ def explain(spec: ModelSpec, log: BatchLog, queue: QueueStatistics, now_ns: int,
     """
     log.settle()
     total = Totals()
-    for each in log.by_instance.values():
-        total.batches += each.batches
-        total.requests += each.requests
-        total.rows += each.rows
-        total.waited_ns += each.waited_ns
-        total.busy_ns += each.busy_ns
+    by_instance = log.by_instance
+    for each in by_instance.values():
+        total.merge(each)
     explanation: Json = {
         "name": spec.name,
         "version": str(spec.version),
@@ -49,10 +46,10 @@ def explain(spec: ModelSpec, log: BatchLog, queue: QueueStatistics, now_ns: int,
         "priorities": [
             {"priority": level, **_totals(log.by_priority[level])} for level in sorted(log.by_priority.copy())
         ],
-        "instances": _instances(spec, log),
+        "instances": _instances(spec, by_instance),
         "padding": {"elements": log.elements, "padded_elements": log.padded_elements},
         "advice": advice(_facts(spec, log, total, queue)),
-        "recent": [_record(record, now_ns) for record in list(log.recent)],
+        "recent": [_record(record, now_ns) for record in log.recent],
     }
     if beliefs is not None and is_dataclass(beliefs) and not isinstance(beliefs, type):
         explanation["latency_target"] = asdict(beliefs)
@@ -92,12 +89,12 @@ def _totals(totals: Totals) -> Json:
 
 
 def _sorted(by_reason: dict[CloseReason, Totals]) -> list[tuple[CloseReason, Totals]]:
-    return sorted(by_reason.copy().items(), key=lambda item: -item[1].batches)
+    return sorted(by_reason.items(), key=lambda item: -item[1].batches)
 
 
-def _instances(spec: ModelSpec, log: BatchLog) -> list[Json]:
+def _instances(spec: ModelSpec, by_instance: dict[int, Totals]) -> list[Json]:
     return [
-        {"name": instance.name, "number": number, **_totals(log.by_instance.get(number) or Totals())}
+        {"name": instance.name, "number": number, **_totals(by_instance.get(number) or Totals())}
         for number, instance in enumerate(spec.instances)
     ]
 
@@ -121,7 +118,7 @@ def _record(record: BatchRecord, now_ns: int) -> Json:
 
 def _facts(spec: ModelSpec, log: BatchLog, total: Totals, queue: QueueStatistics) -> Facts:
     """What the latest batches say; all of them where few are kept."""
-    recent: Sequence[BatchRecord] = list(log.recent)
+    recent: Sequence[BatchRecord] = log.recent
     count = max(1, len(recent))
     counts = {reason: sum(record.reason is reason for record in recent) / count for reason in CloseReason}
     span_ns = recent[-1].done_ns - recent[0].taken_ns if recent else 0

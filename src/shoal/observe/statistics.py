@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from shoal.errors import FailureReason, ShoalError
 from shoal.execution.recorder import BatchTimes, ResponseTimes
-from shoal.observe.batch_log import BatchLog
+from shoal.observe.batch_log import BatchLog, Totals
 from shoal.observe.buckets import DURATION_BOUNDS_NS, Json, duration
 from shoal.observe.response_statistics import ResponseStatistics
 from shoal.requests import InferRequest
@@ -179,6 +179,16 @@ class ModelStatistics:
                 "cache_miss": duration(self.cache_miss_count, self.cache_miss_ns),
             },
             "response_stats": self.responses.to_dict(),
-            "batch_stats": [log.by_size[rows].to_dict(rows) for rows in sorted(log.by_size)],
+            "batch_stats": [_batch_size(rows, totals) for rows, totals in sorted(log.by_size.items())],
             "memory_usage": [],
         }
+
+
+def _batch_size(rows: int, totals: Totals) -> Json:
+    """The entry of ``batch_stats`` for this many rows."""
+    return {
+        "batch_size": rows,
+        "compute_input": duration(totals.batches, totals.compute_input_ns),
+        "compute_infer": duration(totals.batches, totals.compute_infer_ns),
+        "compute_output": duration(totals.batches, totals.compute_output_ns),
+    }

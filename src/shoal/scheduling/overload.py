@@ -28,8 +28,6 @@ _RETRY_GOOD_NS = 100_000_000
 class ServerQueue:
     """Counts what waits in the queues of all models.
 
-    ``ModelRuntime.submit`` adds by itself and compares with the limits, because a call for every request is too much.
-
     Args:
         most_requests: how many requests may wait; 0 for any number.
         most_nbytes: how many bytes of tensors they may have; 0 for any number.
@@ -52,15 +50,41 @@ class ServerQueue:
         """Whether a request with so many bytes may wait, too; where nothing waits, one of any size may."""
         return not self.requests or (self.requests < self.most_requests and self.nbytes + nbytes <= self.most_nbytes)
 
+    def refusal(self, request: InferRequest) -> QueueFullError:
+        """The error of a request that no place was left for."""
+        if self.requests >= self.most_requests:
+            limit = f"{self.most_requests} waiting requests (--max-queued-requests)"
+        else:
+            limit = f"{self.most_nbytes} waiting bytes (--max-queued-nbytes)"
+        return QueueFullError(f"{request_prefix(request.plan.head)}Exceeds the server's limit of {limit}")
+
+
+class ModelQueue:
+    """Counts what waits in one model's queue, and adds it to what waits in all.
+
+    ``ModelRuntime.submit`` adds by itself and compares with the limits, because a call for every request is too much.
+
+    Args:
+        server: counts what waits in the queues of all models.
+
+    Attributes:
+        server: the same.
+        requests: requests that wait for this model.
+    """
+
+    __slots__ = ("requests", "server")
+
+    def __init__(self, server: ServerQueue) -> None:
+        self.server = server
+        self.requests = 0
+
     def enter(self, request: InferRequest) -> None:
         """A request begins to wait."""
-        self.requests += 1
-        self.nbytes += request.plan.nbytes
+        self._add(1, request.plan.nbytes)
 
     def leave(self, request: InferRequest) -> None:
         """A request waits no more."""
-        self.requests -= 1
-        self.nbytes -= request.plan.nbytes
+        self._add(-1, -request.plan.nbytes)
 
     def run(self, batch: Batch) -> None:
         """The requests of a batch wait no more; those that only fill it never did."""
@@ -70,8 +94,7 @@ class ServerQueue:
         nbytes = 0
         for request in requests:
             nbytes += request.plan.nbytes
-        self.requests -= len(requests)
-        self.nbytes -= nbytes
+        self._add(-len(requests), -nbytes)
 
     def enter_again(self, batch: Batch) -> None:
         """Those of a batch's requests wait again that are to run again, and are back in their queue."""
@@ -79,13 +102,10 @@ class ServerQueue:
             if request.state is RequestState.QUEUED:
                 self.enter(request)
 
-    def refusal(self, request: InferRequest) -> QueueFullError:
-        """The error of a request that no place was left for."""
-        if self.requests >= self.most_requests:
-            limit = f"{self.most_requests} waiting requests (--max-queued-requests)"
-        else:
-            limit = f"{self.most_nbytes} waiting bytes (--max-queued-nbytes)"
-        return QueueFullError(f"{request_prefix(request.plan.head)}Exceeds the server's limit of {limit}")
+    def _add(self, requests: int, nbytes: int) -> None:
+        self.requests += requests
+        self.server.requests += requests
+        self.server.nbytes += nbytes
 
 
 class Pace:
