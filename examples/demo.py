@@ -59,7 +59,7 @@ def main() -> int:
 
 def run(console: Console, server: DemoServer) -> list[str]:
     """Ask, show and judge; return what was wrong."""
-    console.print(f"shoal serve was ready after {server.ready_s:.2f} s with three models.\n")
+    console.print(f"shoal serve was ready after {server.ready_s:.2f} s with five models.\n")
     answers = {
         (model, protocol): classify(port, model)
         for model in LEAST_ACCURACY

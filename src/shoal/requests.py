@@ -288,15 +288,22 @@ class InnerRequest(InferRequest):
 
     Attributes:
         compute_ns: how long the input, the inference and the output of its batch took; told before it is answered.
+        client_ns: when the client's request arrived of which it is a part.
     """
 
-    __slots__ = ("compute_ns",)
+    __slots__ = ("client_ns", "compute_ns")
 
     def __init__(
         self, plan: RequestPlan, payload: Sequence[Buffer], responder: Responder, context: object, arrival_ns: int
     ) -> None:
         InferRequest.__init__(self, plan, payload, responder, context, arrival_ns)
         self.compute_ns = NOTHING_COMPUTED
+        self.client_ns = arrival_ns
+
+
+def client_ns(request: InferRequest) -> int:
+    """When the client's request arrived that this one is, or is a part of."""
+    return request.client_ns if isinstance(request, InnerRequest) else request.arrival_ns
 
 
 NOTHING_COMPUTED = (0, 0, 0)

@@ -86,6 +86,7 @@ def test_tls(tmp_path):
         ),
         (["local,ttl=3"], "--cache-config local: needs size=..., the bytes that it may use"),
         (["redis,port=3"], "--cache-config redis: needs host=..., where Redis listens"),
+        (["redis,host="], "--cache-config redis: needs host=..., where Redis listens"),
         (
             ["local,size=4096,tll=3"],
             "--cache-config local: there is no setting 'tll', only size, ttl; did you mean 'ttl'?",

@@ -74,6 +74,7 @@ def test_metrics_have_the_same_numbers(shoal):
     [
         ("nosuch", None, "Request for unknown model: 'nosuch' is not found"),
         ("double", "http://127.0.0.1:9", "no server answers at http://127.0.0.1:9"),
+        ("double", "127.0.0.1:9", "no server answers at http://127.0.0.1:9"),
         ("double", "metrics", "Not Found"),
     ],
 )

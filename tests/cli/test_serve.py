@@ -365,12 +365,14 @@ class Terminal:
 
 def test_a_terminal_shows_a_table(repository):
     Gate(repository, "gated", max_batch_size=0, more="", count=2)
+    write_model(repository, "kept", max_batch_size=4, more="sequence_batching { oldest { } }")
     with Terminal(repository) as terminal:
         wait_until(lambda: "Press Ctrl-C to stop." in terminal.text, terminal.text)
         lines = terminal.text.splitlines()
         assert "Shoal is ready" in terminal.text
         assert re.search(r"double +. 1 +. READY . python, 1 CPU instance, batches up to 8, \d+\.\d\d s", terminal.text)
         assert re.search(r"gated +. 1 +. READY . python, 2 CPU instances, one request at a time", terminal.text)
+        assert re.search(r"kept +. 1 +. READY . python, 1 CPU instance, batches up to 4, \d", terminal.text)
         assert [line for line in lines if re.fullmatch(r"HTTP, gRPC and metrics on 0\.0\.0\.0:\d+", line.strip())]
         os.killpg(terminal.process.pid, signal.SIGINT)  # as Ctrl-C does: to the workers too
         assert terminal.process.wait(20) == 0

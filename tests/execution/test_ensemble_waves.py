@@ -130,6 +130,17 @@ def test_a_step_that_starts_while_the_client_does_not_keep_up_waits_after_its_fi
     assert not world.held[id(producer)]
 
 
+def test_a_step_that_waited_in_its_queue_when_the_client_fell_behind_is_told_later():
+    """A request that waits cannot be held: its model is asked again with its first response."""
+    world = World(line(3, None))
+    request, _ = world.ask({"x": 1})
+    producer = world.pending[0].request
+    world.runtime.hold(request, held=True)
+    world.held.clear()  # it waited in the queue of its model
+    world.answer(0)
+    assert world.held[id(producer)]
+
+
 def test_a_decoupled_step_that_gives_nothing_ends_the_request_without_an_answer():
     world = World(line(0, None))
     _, asker = world.ask({"x": 1})

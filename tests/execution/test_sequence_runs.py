@@ -33,6 +33,7 @@ def test_iterative_requests_run_as_often_as_each_needs_in_batches_that_mix(tmp_p
         pending = [server.submit("countdown", row(number)) for number in steps]
         assert [each.outputs()["OUT"].item() for each in pending] == [10 * number for number in steps]
         statistics = server.call(server.server.statistics, "countdown")["model_stats"][0]
+        explained = server.call(server.server.explanation, "countdown")
     batches = batches_of(folder)
     runs = [each["id"] for batch in batches for each in batch]
     assert sorted(runs.count(number) for number in set(runs)) == sorted(steps)
@@ -42,6 +43,8 @@ def test_iterative_requests_run_as_often_as_each_needs_in_batches_that_mix(tmp_p
     assert mixed, "new requests joined a batch with old ones"
     assert statistics["inference_stats"]["success"]["count"] == len(steps)
     assert statistics["execution_count"] == len(batches)
+    assert explained["batches"]["waited_us"] >= 0, "a run's wait counts up to that run, though its request waits again"
+    assert all(each["first_queued_us"] >= each["taken_us"] for each in explained["recent"]), "both are ages"
 
 
 def test_iterative_with_the_direct_strategy(tmp_path: Path):

@@ -57,7 +57,7 @@ def test_answers_come_in_the_order_of_their_requests(data):
     while any(left):
         place = data.draw(st.sampled_from([place for place in range(count) if left[place]]), "next")
         answer = left[place].pop(0)
-        if order.first(requests[place]):
+        if order.first is requests[place]:
             assert all(not left[earlier] for earlier in range(place))
         for ready in order.deliver(
             requests[place], lambda answer=answer: delivered.append(answer), final=not left[place]

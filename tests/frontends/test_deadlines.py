@@ -162,6 +162,7 @@ def test_a_deadline_that_is_no_whole_number_is_refused(shoal, value):
     reply = infer(shoal.http, "seen", row(1), parameters={"deadline_us": value})
     assert reply.status == 400
     assert f"parameter 'deadline_us' must be a whole number of 0 or more, not {value!r}" in reply.error
+    assert reply.error.endswith("; over HTTP the header Shoal-Deadline-Us sets it too")
 
 
 def test_a_deadline_header_that_is_no_whole_number_is_refused(shoal):

@@ -18,6 +18,7 @@ from tests.clients import HttpConnection, body_of, channel_to, infer, tensor, un
 from tests.clients import row as json_row
 from tests.execution.models import write_model
 from tests.execution.sequence_models import IDLE, accumulator, batches_of, countdown_model, state_config, sum_model
+from tests.frontends.ensemble_lines import write_line
 from tests.gated import Gate
 from tests.serving import ShoalProcess
 
@@ -32,6 +33,7 @@ def repository(tmp_path_factory) -> Path:
     sum_model(repository, "direct", "direct { }")
     sum_model(repository, "named", "oldest { max_candidate_sequences: 4 }", "STRING")
     sum_model(repository, "narrow", "oldest { max_candidate_sequences: 1 }", max_batch_size=1)
+    write_line(repository, "line", "narrow", max_batch_size=1)
     accumulator(repository, state_config("1", strategy="direct { }"), width=1)
     countdown_model(repository)
     write_model(repository, "plain", max_batch_size=4, dims="1")
@@ -182,10 +184,11 @@ def test_several_streams_with_string_ids(shoal):
         assert [second.receive() for _ in range(3)] == [2, 4, 6]
 
 
-def test_a_cancelled_stream_ends_the_sequences_that_it_began(shoal):
+@pytest.mark.parametrize("model", ["narrow", "line"])
+def test_a_cancelled_stream_ends_the_sequences_that_it_began(shoal, model):
     """The one slot of the model is free again at once, although the sequence was neither ended nor idle for long."""
     with Stream(shoal) as stream, connected(grpc_client, shoal) as client:
-        assert stream.ask("narrow", 1, 5, "start") == 1
+        assert stream.ask(model, 1, 5, "start") == 1
         with ThreadPoolExecutor(1) as thread:
             waiting = thread.submit(ask, grpc_client, client, "narrow", 3, 6, sequence_start=True, sequence_end=True)
             stream.client.stop_stream(cancel_requests=True)

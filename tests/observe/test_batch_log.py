@@ -109,3 +109,11 @@ def test_what_waits_is_told_with_its_age():
 )
 def test_advice_names_what_stands_out(spec, made, expected):
     assert expected in advice_for(made, spec)
+
+
+@pytest.mark.parametrize("reason", [CloseReason.IDLE, CloseReason.DELAY])
+def test_with_a_latency_target_nobody_is_told_to_set_a_delay(reason):
+    """The setting is refused beside a target, which chooses the delay itself."""
+    told = advice_for([batch(reason=reason)] * 9, made_spec(BatchingSpec(latency_target_us=50_000)))
+    assert "delay" not in told
+    assert told

@@ -159,7 +159,7 @@ class _Reader:
         return self._values.get(key, default)
 
     def needed(self, key: str, meaning: str) -> str:
-        if key not in self._values:
+        if not self._values.get(key):
             self.problem(f"needs {key}=..., {meaning}")
         return self.text(key)
 

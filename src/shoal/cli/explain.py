@@ -26,7 +26,7 @@ def fetch(url: str, model: str, version: int | None) -> Json:
     """A server's explanation of a model.
 
     Args:
-        url: the server's HTTP address, such as ``http://localhost:8000``.
+        url: the server's HTTP address, such as ``http://localhost:8000``; ``http://`` may be left out.
         model: the model's name.
         version: its version, None for the newest.
 
@@ -34,6 +34,8 @@ def fetch(url: str, model: str, version: int | None) -> Json:
         UnavailableError: nothing answers at this address.
         NotFoundError: the server answers, but does not know the model or cannot explain.
     """
+    if "://" not in url:
+        url = f"http://{url}"
     place = f"/v2/models/{quote(model, safe='')}" + (f"/versions/{version}" if version is not None else "") + "/explain"
     try:
         with urlopen(url.rstrip("/") + place, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the user names the address

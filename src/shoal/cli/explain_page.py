@@ -107,9 +107,21 @@ def extras(found: Json) -> list[str]:
     padding = found["padding"]
     if padding["padded_elements"]:
         lines.append(f"padding: {1 - padding['elements'] / padding['padded_elements']:.1%} of what the model computes")
-    for name, value in found.get("latency_target", {}).items():
-        lines.append(f"latency target: {name} = {value}")
+    lines += [
+        f"latency target: {name} = {_plain_value(value)}" for name, value in found.get("latency_target", {}).items()
+    ]
     return lines
+
+
+def _plain_value(value: object) -> str:
+    """A number with three digits, and lists of numbers one after the other."""
+    if isinstance(value, float):
+        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, list):
+        return "; ".join(
+            " ".join(map(_plain_value, each)) if isinstance(each, list) else _plain_value(each) for each in value
+        )
+    return str(value)
 
 
 def duration(microseconds: float) -> str:

@@ -53,7 +53,8 @@ def _describe(entry: ModelVersion) -> str:
         steps = len(spec.ensemble.steps)
         return f"ensemble of {steps} step{'s' * (steps > 1)}: {names}"
     kinds = sorted({instance.kind.value.removeprefix("KIND_") for instance in spec.instances})
-    batches = f"batches up to {spec.max_batch_size}" if spec.batching else "one request at a time"
+    joins = spec.max_batch_size and (spec.batching or spec.sequence)
+    batches = f"batches up to {spec.max_batch_size}" if joins else "one request at a time"
     count = len(spec.instances)
     return f"{spec.backend}, {count} {'/'.join(kinds)} instance{'s' * (count > 1)}, {batches}, {served.load_s:.2f} s"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from shoal.clock import Clock
 from shoal.config.spec import ModelSpec
@@ -165,7 +166,10 @@ class EnsembleRuntime:
             run.fail(CancelledError("request was cancelled while its steps waited or ran"))
 
     def abandon(self, correlation_id: int | str, begun_ns: int) -> None:
-        """Nothing: a sequence of one of its models ends when it has been idle for too long."""
+        """The client of a sequence is gone: so it is for the models of the steps that keep sequences."""
+        for step in range(len(self._shape.graph.steps)):
+            with suppress(ShoalError):  # a model that is not there has no sequences
+                self._shape.member(step).sink.abandon(correlation_id, begun_ns)
 
     def hold(self, request: InferRequest, *, held: bool) -> None:
         """The client does not keep up, or does again: so do the decoupled models of the steps that run."""

@@ -17,6 +17,7 @@ from shoal.requests import (
     RequestPlan,
     Responder,
     TensorHead,
+    client_ns,
 )
 from shoal.scheduling.ensemble_graph import Flow
 
@@ -252,6 +253,7 @@ class EnsembleRun:
             self.fail(self._owner.step_error(step, error))
             return
         request = StepRequest(plan, self._payload(wave, step), self, self._owner.now_ns(), turn)
+        request.client_ns = client_ns(self.request)
         self._running[request] = None
         plan.sink.submit(request)
 

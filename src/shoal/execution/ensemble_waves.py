@@ -107,12 +107,12 @@ class DecoupledRun(EnsembleRun):
         )
 
     def _hold_up(self, producer: StepRequest) -> deque[_Answer]:
-        """Have a step's model wait with its next response; gives what it gave in the meantime."""
-        held = self._held.get(producer)
-        if held is None:
-            held = self._held[producer] = deque()
-            hold(producer, held=True)
-        return held
+        """Have a step's model wait with its next response; gives what it gave in the meantime.
+
+        A request that waits in its model's queue cannot be held, so its model is told again with each response.
+        """
+        hold(producer, held=True)
+        return self._held.setdefault(producer, deque())
 
     def _make_ready(self, wave: Wave, step: int) -> None:
         super()._make_ready(wave, step)

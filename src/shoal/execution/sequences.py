@@ -13,7 +13,7 @@ from shoal.execution.messages import BatchDone, Place
 from shoal.execution.scatter import Answer, Scatterer
 from shoal.execution.sequence_inputs import SequenceInputs
 from shoal.execution.sequence_states import SequenceStates
-from shoal.requests import NOBODY, InferRequest
+from shoal.requests import NOBODY, InferRequest, client_ns
 from shoal.scheduling.contract import Batch, KeepsSequences
 
 
@@ -52,7 +52,7 @@ class SequenceWork:
         """A request was queued: remember when its sequence began."""
         part = request.plan.sequence
         if part is not None and part.correlation_id and part.start and not part.end:
-            self._begun_ns[part.correlation_id] = request.arrival_ns
+            self._begun_ns[part.correlation_id] = client_ns(request)
 
     def abandon(self, correlation_id: int | str, begun_ns: int) -> None:
         """The client of a sequence is gone; one that was begun anew with the same id since then lives on."""
@@ -76,6 +76,7 @@ class SequenceWork:
             if outcome.rescheduled and place not in failures:
                 answers[place] = None
                 if request.responder is not NOBODY:
+                    batch.queued_ns = batch.queued_ns or (batch.requests[0].queued_ns, batch.requests[-1].queued_ns)
                     self.scheduler.reschedule(request, self._now_ns())
         return answers
 

@@ -23,17 +23,18 @@ class Stream:
         last_ns: when it began, when its last response came or its client took up reading again.
         responses: how many responses came.
         previous_ns: when the last of them was ready, by the worker's clock; 0 before the first.
-        held: whether the model waits for the client.
+        held: whether the model waits for the client, or for that of the stream whose turn it is.
+        slow: whether the client does not keep up.
     """
 
-    __slots__ = ("held", "last_ns", "number", "previous_ns", "request", "responses", "taken_ns")
+    __slots__ = ("held", "last_ns", "number", "previous_ns", "request", "responses", "slow", "taken_ns")
 
     def __init__(self, number: int, request: InferRequest, now_ns: int) -> None:
         self.number = number
         self.request = request
         self.taken_ns = self.last_ns = now_ns
         self.responses = self.previous_ns = 0
-        self.held = False
+        self.held = self.slow = False
 
 
 class StreamTable:
@@ -109,24 +110,28 @@ class StreamTable:
 
 
 class StreamOrder:
-    """Holds answers back until the requests before theirs have ended (``preserve_ordering``)."""
+    """Holds answers back until the streams before theirs have ended (``preserve_ordering``).
+
+    A request of an iterative sequence has a stream for each of its runs, and the place of each is that of its dispatch.
+    """
 
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[InferRequest, tuple[list[Deliver], list[Deliver]]] = OrderedDict()
+        self._waiting: OrderedDict[Stream, tuple[list[Deliver], list[Deliver]]] = OrderedDict()
 
-    def add(self, request: InferRequest) -> None:
-        """A request has begun, unless it had before."""
-        self._waiting.setdefault(request, ([], []))
+    def add(self, stream: Stream) -> None:
+        """A stream has begun."""
+        self._waiting[stream] = ([], [])
 
-    def first(self, request: InferRequest) -> bool:
-        """Whether a request's answers may go out at once."""
-        return next(iter(self._waiting), None) is request
+    @property
+    def first(self) -> Stream | None:
+        """The stream whose answers go out at once."""
+        return next(iter(self._waiting), None)
 
-    def deliver(self, request: InferRequest, deliver: Deliver, *, final: bool) -> list[Deliver]:
-        """What is to be delivered now, in this order, when a request was given an answer; ``final`` for its last."""
-        answers, last = self._waiting[request]
+    def deliver(self, stream: Stream, deliver: Deliver, *, final: bool) -> list[Deliver]:
+        """What is to be delivered now, in this order, when a stream was given an answer; ``final`` for its last."""
+        answers, last = self._waiting[stream]
         (last if final else answers).append(deliver)
         ready: list[Deliver] = []
         while self._waiting:

@@ -74,7 +74,7 @@ class RunningStreams:
             stream = table.add(request, now_ns)
             numbers.append(stream.number)
             if self._order is not None:
-                self._order.add(request)
+                self._order.add(stream)
             if request.cancelled:  # when it ran before, in an iterative sequence
                 self._mark(instance, stream, CANCELLED)
         return numbers
@@ -113,7 +113,7 @@ class RunningStreams:
         if answer is None:
             self._close(instance, stream)
             if self._order is not None:
-                self._in_order(request, lambda: None, final=True)
+                self._in_order(stream, lambda: None, final=True)
         elif isinstance(answer, ShoalError):
             self._end(instance, stream, answer)
 
@@ -154,6 +154,8 @@ class RunningStreams:
     # --- answers ----------------------------------------------------------------------------------------------------
 
     def _deliver(self, request: InferRequest, answer: Answer | None, *, final: bool) -> None:
+        if request.state is RequestState.DONE:  # cancelled between two runs, while these answers waited for their turn
+            return
         if final:
             request.state = RequestState.DONE
         if not self._spec.decoupled and isinstance(answer, ShoalError):
@@ -171,23 +173,29 @@ class RunningStreams:
         self, instance: InstanceChannel, stream: Stream, answer: Answer | None, *, final: bool
     ) -> None:
         assert self._order is not None
-        if not final and not stream.held and not self._order.first(stream.request):
-            self._hold(instance, stream)  # what may not be sent yet is not to pile up here
-        self._in_order(stream.request, lambda: self._deliver(stream.request, answer, final=final), final=final)
+        first = self._order.first
+        # What waits for a slow client is not to pile up here. Nobody else is waited for: the model may serve the first
+        # one and this one by turns, in one thread, and would never get to the end of the first one.
+        if not final and not stream.held and first is not stream and first is not None and first.slow:
+            self._hold(instance, stream)
+        self._in_order(stream, lambda: self._deliver(stream.request, answer, final=final), final=final)
 
-    def _in_order(self, request: InferRequest, deliver: Deliver, *, final: bool) -> None:
+    def _in_order(self, stream: Stream, deliver: Deliver, *, final: bool) -> None:
         assert self._order is not None
-        for ready in self._order.deliver(request, deliver, final=final):
+        for ready in self._order.deliver(stream, deliver, final=final):
             ready()
         if final:
-            self._release_first()
+            self._release()
 
-    def _release_first(self) -> None:
-        """The request whose turn it is now need not wait any more."""
+    def _release(self) -> None:
+        """Let those go on that waited for a client that was slow, unless the one whose turn it is now is slow, too."""
         assert self._order is not None
+        first = self._order.first
+        if first is not None and first.slow:
+            return
         for instance, table in self._tables.items():
             for stream in table.streams():
-                if stream.held and self._order.first(stream.request):
+                if stream.held and not stream.slow:
                     self._let_go(instance, stream)
 
     def _count(self, stream: Stream, message: Streamed, answer: Answer | None) -> None:
@@ -228,10 +236,13 @@ class RunningStreams:
         found = self._find(request)
         if found is None:
             return
+        found[1].slow = held
         if held:
             self._hold(*found)
-        elif self._order is None or self._order.first(request):
+        elif self._order is None:
             self._let_go(*found)
+        else:
+            self._release()
 
     def _find(self, request: InferRequest) -> tuple[InstanceChannel, Stream] | None:
         for instance, table in self._tables.items():
@@ -262,11 +273,13 @@ class RunningStreams:
 
     def waits_for_clients(self, instance: InstanceChannel) -> bool:
         """Whether the model may be waiting for a client, so that it is no fault of its own when nothing comes."""
-        return any(stream.held for stream in self._table(instance).streams())
+        table = self._tables.get(instance)
+        return table is not None and any(stream.held for stream in table.streams())
 
     def last_sign_ns(self, instance: InstanceChannel) -> int:
         """When the instance last sent anything; 0 for never."""
-        return self._table(instance).last_ns
+        table = self._tables.get(instance)
+        return 0 if table is None else table.last_ns
 
     def end_silent(self, instance: InstanceChannel, limit_ns: int, timeout_s: float) -> None:
         """Answer the requests of which nothing was heard since ``limit_ns``: their model seems to have lost them.
@@ -277,7 +290,8 @@ class RunningStreams:
             timeout_s: the execution timeout, for the message.
         """
         running = instance.batch.requests if instance.batch is not None else ()
-        for stream in self._table(instance).streams():
+        table = self._tables.get(instance)
+        for stream in () if table is None else table.streams():
             if stream.last_ns < limit_ns and not stream.held and stream.request not in running:
                 text = f"model '{self._spec.name}' did not answer within the execution timeout of {timeout_s:g} s"
                 self._end(instance, stream, WorkerError(f"{text}: it returned from execute and sent nothing more"))
@@ -288,7 +302,7 @@ class RunningStreams:
         if self._order is None:
             self._fail(request, error, self._now_ns())
         else:
-            self._in_order(request, lambda: self._fail(request, error, self._now_ns()), final=True)
+            self._in_order(stream, lambda: self._fail(request, error, self._now_ns()), final=True)
 
     def _close(self, instance: InstanceChannel, stream: Stream) -> None:
         self._table(instance).remove(stream)

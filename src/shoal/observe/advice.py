@@ -25,6 +25,7 @@ class Facts:
         scheduler: such as ``dynamic batcher``.
         max_batch_size: most rows in a batch.
         delay_us: how long the batcher may hold a request.
+        has_target: whether a latency target decides about delays and sizes.
         batches: batches that ran so far.
         shares: the share of the latest batches that each reason closed.
         rows_mean: their rows, on average.
@@ -39,6 +40,7 @@ class Facts:
     scheduler: str
     max_batch_size: int
     delay_us: int
+    has_target: bool
     batches: int
     shares: Mapping[CloseReason, float]
     rows_mean: float
@@ -74,17 +76,17 @@ def _small(facts: Facts) -> Iterator[str]:
     idle, delay, shape = (facts.shares[each] for each in (CloseReason.IDLE, CloseReason.DELAY, CloseReason.SHAPE))
     size = f"Batches have {facts.rows_mean:.1f} of {facts.max_batch_size} rows"
     if idle >= MOST:
+        wait = "" if facts.has_target else ", or let them wait with max_queue_delay_microseconds"
         yield (
             f"{size}: {idle:.0%} of them ran because an instance was free and nothing else waited. That is the fastest "
-            "for each request. For larger batches send more requests at once, or let them wait with "
-            "max_queue_delay_microseconds."
+            f"for each request. For larger batches send more requests at once{wait}."
         )
     if shape >= MUCH:
         yield (
             f"{size}: {shape:.0%} of them were closed by a request of another shape or with other inputs. Pad the "
             "input (parameter 'padding'), use length buckets, or send equal shapes together."
         )
-    if delay >= MOST:
+    if delay >= MOST and not facts.has_target:
         yield (
             f"{size}: {delay:.0%} of them waited for the whole delay of {facts.delay_us} us and did not fill. A "
             "shorter delay answers sooner and loses little; preferred_batch_size says what is worth waiting for."

@@ -153,11 +153,12 @@ class BatchLog:
     def add(self, batch: Batch, times: BatchTimes) -> None:
         """Take down a batch that ran."""
         requests = batch.requests
+        first_queued_ns, last_queued_ns = batch.queued_ns or (requests[0].queued_ns, requests[-1].queued_ns)
         new = self._new
         new.append(
             (
                 batch.instance, batch.reason, len(requests), batch.rows, batch.elements, batch.padded_elements,
-                requests[0].queued_ns, requests[-1].queued_ns,
+                first_queued_ns, last_queued_ns,
                 times.taken_ns, times.input_ns, times.infer_ns, times.output_ns, times.done_ns,
             )
         )  # fmt: skip

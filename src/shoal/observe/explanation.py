@@ -70,7 +70,8 @@ def _settings(batching: BatchingSpec | None) -> Json:
     if batching is None:
         return {}
     known = {
-        "preferred_batch_size": list(batching.preferred_batch_sizes),
+        "latency_target_us": batching.latency_target_us,
+        "preferred_batch_size": [] if batching.latency_target_us else list(batching.preferred_batch_sizes),
         "max_queue_delay_us": batching.max_queue_delay_us,
         "preserve_ordering": batching.preserve_ordering,
         "priority_levels": batching.priority_levels,
@@ -128,6 +129,7 @@ def _facts(spec: ModelSpec, log: BatchLog, total: Totals, queue: QueueStatistics
         scheduler=scheduler_name(spec),
         max_batch_size=spec.max_batch_size,
         delay_us=spec.batching.max_queue_delay_us if spec.batching is not None else 0,
+        has_target=spec.batching is not None and spec.batching.latency_target_us > 0,
         batches=total.batches,
         shares=counts,
         rows_mean=sum(record.rows for record in recent) / count,

@@ -12,7 +12,17 @@ from struct import Struct
 from shoal.config.spec import ModelSpec, TensorSpec
 from shoal.datatypes import DataType, element_count
 from shoal.errors import InvalidArgumentError
-from shoal.requests import Buffer, InferHead, InferRequest, InputHead, PlannedInput, RequestPlan, Shape, Sink
+from shoal.requests import (
+    Buffer,
+    InferHead,
+    InferRequest,
+    InputHead,
+    PlannedInput,
+    RequestPlan,
+    SequencePart,
+    Shape,
+    Sink,
+)
 from shoal.scheduling.batch_key import batch_key
 from shoal.scheduling.bytes_check import LENGTH_NBYTES, elements_error, elements_fit
 from shoal.scheduling.input_checks import (
@@ -29,7 +39,7 @@ from shoal.scheduling.input_checks import (
 from shoal.scheduling.length_checks import check_lengths
 from shoal.scheduling.output_checks import check_classification, requested_outputs
 from shoal.scheduling.schedule_policy import deadline_us, priority_level, queue_timeout_us
-from shoal.scheduling.sequence_admission import check_id_length, sequence_part
+from shoal.scheduling.sequence_admission import check_id_length, passed_on, sequence_part
 from shoal.scheduling.texts import request_prefix
 
 _RAW_NAME = "raw_input"
@@ -78,7 +88,7 @@ def plan_request(head: InferHead, spec: ModelSpec, sink: Sink) -> RequestPlan:
         priority=priority_level(head, spec),
         timeout_us=queue_timeout_us(head),
         deadline_us=deadline_us(head),
-        sequence=None if spec.sequence is None else sequence_part(head, spec, spec.sequence, rows),
+        sequence=_sequence(head, spec, rows),
     )
 
 
@@ -122,7 +132,7 @@ def plan_raw_request(head: InferHead, payload_nbytes: int, spec: ModelSpec, sink
         priority=priority_level(head, spec),
         timeout_us=queue_timeout_us(head),
         deadline_us=deadline_us(head),
-        sequence=None if spec.sequence is None else sequence_part(head, spec, spec.sequence, 1),
+        sequence=_sequence(head, spec, 1),
     )
 
 
@@ -145,6 +155,13 @@ def check_payload(request: InferRequest) -> None:
         count = element_count(planned.shape)
         if not elements_fit(data, count):
             raise elements_error(plan.head, _payload_inputs(plan.head)[planned.position].name, data, count)
+
+
+def _sequence(head: InferHead, spec: ModelSpec, rows: int) -> SequencePart | None:
+    """The request's place in a sequence, where the model keeps sequences or may pass it on."""
+    if spec.sequence is not None:
+        return sequence_part(head, spec, spec.sequence, rows)
+    return None if spec.ensemble is None else passed_on(head)
 
 
 def _payload_inputs(head: InferHead) -> list[InputHead]:

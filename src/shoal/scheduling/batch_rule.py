@@ -148,6 +148,6 @@ class BatchRule:
             self._broken = True
             self._failures += 1
             if self._failures.bit_count() == 1:
-                text = "the batch strategy of model '%s' failed, for the %d. time; the batch is closed there"
+                text = "the batch strategy of model '%s' failed; the batch is closed there (failure %d)"
                 log.exception(text, self._model, self._failures)
             return None

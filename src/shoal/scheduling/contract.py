@@ -83,6 +83,8 @@ class Batch:
         instance: which of the model's instances runs it.
         elements: elements of its padded inputs as the clients sent them; 0 without padding.
         padded_elements: the same with the padding.
+        queued_ns: when its first and its last request came into the queue, once any of them is back there and has a
+            new time; None while they tell it themselves.
     """
 
     requests: list[InferRequest]
@@ -92,6 +94,7 @@ class Batch:
     instance: int = 0
     elements: int = 0
     padded_elements: int = 0
+    queued_ns: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,14 +28,15 @@ def queue_timeout_us(head: InferHead) -> int:
 
 def deadline_us(head: InferHead) -> int:
     """How long after its arrival the request must be answered, in microseconds; 0 when it has no deadline."""
-    return _whole_number(head, DEADLINE)
+    return _whole_number(head, DEADLINE, "; over HTTP the header Shoal-Deadline-Us sets it too")
 
 
-def _whole_number(head: InferHead, name: str) -> int:
+def _whole_number(head: InferHead, name: str, also: str = "") -> int:
     """A parameter's value; 0 when it is absent."""
     value = head.parameters.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidArgumentError(
-            f"{request_prefix(head)}the request's parameter '{name}' must be a whole number of 0 or more, not {value!r}"
+            f"{request_prefix(head)}the request's parameter '{name}' must be a whole number of 0 or more, "
+            f"not {value!r}{also}"
         )
     return value

@@ -62,6 +62,15 @@ def sequence_part(head: InferHead, spec: ModelSpec, sequence: SequenceSpec, rows
     return SequencePart(given, start=_flag(head, "sequence_start"), end=_flag(head, "sequence_end"))
 
 
+def passed_on(head: InferHead) -> SequencePart | None:
+    """The place in a sequence that an ensemble passes on to its models, which check it; None for none."""
+    given = head.parameters.get("sequence_id")
+    if not given or isinstance(given, bool | float):
+        return None
+    flags = (head.parameters.get(name) is True for name in ("sequence_start", "sequence_end"))
+    return SequencePart(given, *flags)
+
+
 def _check_control(head: InferHead, spec: ModelSpec, sequence: SequenceSpec, given: int | str) -> None:
     """Refuse an id that the model's control input for it cannot hold."""
     for control in sequence.controls:
