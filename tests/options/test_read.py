@@ -278,6 +278,13 @@ def test_ports_beside_the_one_port_are_said_to_have_no_effect():
     assert options.notes == ("the option 'grpc-port' has no effect, because 'port' is given",)
 
 
+def test_rate_limits_without_a_rate_limiter_are_said_to_have_no_effect():
+    options = read_options(NEEDED | {"rate-limit-resource": ["R:2"]}, {})
+    assert options.notes == ("the option 'rate-limit-resource' has no effect without --rate-limit=execution_count",)
+    options = read_options(NEEDED | {"rate-limit-resource": ["R:2"], "rate-limit": ["execution_count"]}, {})
+    assert options.notes == ()
+
+
 def test_a_misspelt_variable_is_noticed():
     """It would otherwise do nothing, and say nothing."""
     options = read_options(NEEDED, {"SHOAL_HTP_PORT": "1", "SHOAL_SERVICE_HOST": "10.0.0.1", "PATH": ""})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,7 +139,7 @@ def _toml_text(option: Option, value: object, source: str) -> str:
     raise OptionError(f"option '{option.name}': {value!r} from {source} is not valid: it takes {option.kind.allowed}")
 
 
-def _notes(given: Iterable[str]) -> list[str]:
+def _notes(given: Mapping[str, Given]) -> list[str]:
     named = [BY_NAME[name] for name in given]
     notes = [f"the option '{option.name}' {option.note}" for option in named if option.note]
     if "port" in given:
@@ -148,6 +148,8 @@ def _notes(given: Iterable[str]) -> list[str]:
             for name in ("http-port", "grpc-port", "metrics-port")
             if name in given
         ]
+    if "rate-limit-resource" in given and "rate-limit" not in given:
+        notes.append("the option 'rate-limit-resource' has no effect without --rate-limit=execution_count")
     return notes
 
 
