@@ -26,13 +26,13 @@ from shoal.config.render import config_to_dict
 from shoal.config.spec import ModelSpec, TensorSpec
 from shoal.errors import InternalError, InvalidArgumentError, ShoalError, UnavailableError, UnsupportedError
 from shoal.execution.arena import ALIGNMENT
-from shoal.execution.contract import Runtime
+from shoal.execution.contract import Runtime, ensembles_first
 from shoal.execution.fork_client import ForkClient
 from shoal.execution.gpus import count_gpus
 from shoal.execution.rate_grants import RateGate
 from shoal.execution.request_deadlines import DeadlineKeeper
 from shoal.execution.runtime import RuntimeSettings
-from shoal.observe.explanation import explain
+from shoal.observe.explanation import counts, explain
 from shoal.observe.statistics import ModelStatistics
 from shoal.repository.catalog import Catalog, ModelState, ServedModel
 from shoal.repository.lifecycle import ModelLifecycle
@@ -341,8 +341,7 @@ class Server:
 
     def batching(self, name: str, version: int) -> dict[str, Any]:
         """The part of a model version's explanation that only counts, for its statistics."""
-        explanation = self.explanation(name, version)
-        return {part: explanation[part] for part in ("reasons", "priorities", "instances", "padding")}
+        return counts(self.catalog.find(name, version).spec, self._statistics[name, version].log)
 
     def explanation(self, name: str, version: int = LATEST) -> dict[str, Any]:
         """Why a model's batches are what they are: see ``observe.explanation.explain``.
@@ -384,9 +383,8 @@ def _runtime_settings(settings: ServerSettings, clock: Clock) -> RuntimeSettings
 
 
 async def _drained(runtimes: Sequence[Runtime]) -> None:
-    """Wait until nothing is on its way; first through the ensembles, for those use the others."""
-    for ensembles in (True, False):
-        group = [runtime for runtime in runtimes if (runtime.spec.ensemble is not None) is ensembles]
+    """Wait until nothing is on its way."""
+    for group in ensembles_first(runtimes):
         await asyncio.gather(*(runtime.drained() for runtime in group))
 
 

@@ -57,6 +57,15 @@ def serve(tmp_path, *limits):
     return InProcessServer(tmp_path, rate_limits=limits)
 
 
+def one_waits_for_another(server, first):
+    """A request that runs in model a, and one that waits in model b for its resource."""
+    running = server.submit("a", {"IN": ROW})
+    first.wait_for_batches(1)
+    other = server.submit("b", {"IN": ROW})
+    wait_until(lambda: waiting(server, "b") == 1, "it waits for the resource")
+    return running, other
+
+
 def test_one_runs_at_a_time_and_a_batch_holds_all_that_came_until_its_turn(tmp_path, gates):
     first, second = gates
     with serve(tmp_path) as server:
@@ -77,10 +86,7 @@ def test_a_worker_that_dies_gives_its_resources_back(tmp_path, gates):
     first, second = gates
     second.open()
     with serve(tmp_path) as server:
-        running = server.submit("a", {"IN": ROW})
-        first.wait_for_batches(1)
-        other = server.submit("b", {"IN": ROW})
-        wait_until(lambda: waiting(server, "b") == 1, "it waits for the resource")
+        running, other = one_waits_for_another(server, first)
         (group,) = server.server.catalog.find("a").runtime.groups
         os.kill(group.pid, signal.SIGKILL)
         other.outputs()
@@ -96,10 +102,7 @@ def test_a_model_whose_worker_died_while_it_waited_for_its_turn(tmp_path, gates)
     first, second = gates
     second.open()
     with serve(tmp_path) as server:
-        running = server.submit("a", {"IN": ROW})
-        first.wait_for_batches(1)
-        other = server.submit("b", {"IN": ROW})
-        wait_until(lambda: waiting(server, "b") == 1, "it waits for the resource")
+        running, other = one_waits_for_another(server, first)
         (group,) = server.server.catalog.find("b").runtime.groups
         os.kill(group.pid, signal.SIGKILL)
         wait_until(lambda: group.restarts == 1 and group.up, "its worker is replaced")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from shoal.config.spec import ModelSpec
@@ -49,3 +49,12 @@ class Runtime(Sink, Protocol):
 
     async def stop(self, timeout_s: float) -> None:
         """End; requests that still wait are answered with UNAVAILABLE."""
+
+
+def ensembles_first(runtimes: Iterable[Runtime]) -> tuple[list[Runtime], list[Runtime]]:
+    """The ensembles and the other models, in the order in which they end: ensembles use the others until then."""
+    ensembles: list[Runtime] = []
+    others: list[Runtime] = []
+    for runtime in runtimes:
+        (others if runtime.spec.ensemble is None else ensembles).append(runtime)
+    return ensembles, others

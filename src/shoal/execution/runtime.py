@@ -232,9 +232,7 @@ class ModelRuntime:
         if self._sequences is not None:
             self._sequences.queued(request)
         if self._idle or self._sequences is not None:  # of a sequence more than a free instance may be waited for
-            if not self._dispatch_asked:
-                self._dispatch_asked = True
-                self._loop.call_soon(self._dispatch)
+            self._ask_dispatch()
         elif self._expires and self._wake is None:
             self._wake_at(now_ns + BUSY_CHECK_NS)
 

@@ -10,14 +10,11 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from shoal.execution.recorder import BatchTimes
 from shoal.observe.buckets import DURATION_BOUNDS_NS, RowsHistogram
 from shoal.scheduling.contract import Batch, CloseReason
-
-Key = TypeVar("Key")
 
 KEPT_BATCHES = 256
 """How many of the latest batches are kept one by one."""
@@ -102,16 +99,14 @@ class BatchLog:
         batches: how many ran; like all that follows, as of the last ``settle``.
         last_ms: when the last one was done, in milliseconds since the epoch; 0 for never.
         by_priority: requests by priority level; empty for a model without levels.
-        rows_by_reason: rows per batch, by the reason for which the batch was closed.
         infer_buckets: batches by the time that the model took.
-        infer_ns: that time added up, each batch once.
         elements: elements of padded inputs, as the clients sent them.
         padded_elements: the same with the padding.
     """
 
     __slots__ = (
-        "_epoch_ns", "_new", "_recent", "_totals", "batches", "by_priority", "elements", "infer_buckets", "infer_ns",
-        "last_ms", "padded_elements", "rows_by_reason",
+        "_epoch_ns", "_new", "_recent", "_totals", "batches", "by_priority", "elements", "infer_buckets",
+        "last_ms", "padded_elements",
     )  # fmt: skip
 
     def __init__(self, epoch_ns: int | None = None) -> None:
@@ -119,15 +114,22 @@ class BatchLog:
         self._new: list[_Raw] = []
         self._recent: deque[_Raw] = deque(maxlen=KEPT_BATCHES)
         self._totals: dict[tuple[int, CloseReason, int], Totals] = {}  # by rows, reason and instance
-        self.batches = self.last_ms = self.infer_ns = self.elements = self.padded_elements = 0
+        self.batches = self.last_ms = self.elements = self.padded_elements = 0
         self.by_priority: dict[int, Totals] = {}
-        self.rows_by_reason: dict[CloseReason, RowsHistogram] = {}
         self.infer_buckets = [0] * (len(DURATION_BOUNDS_NS) + 1)
 
     @property
     def recent(self) -> list[BatchRecord]:
         """The latest batches, the newest last."""
         return [BatchRecord(*each) for each in self._recent]
+
+    @property
+    def total(self) -> Totals:
+        """All batches."""
+        total = Totals()
+        for totals in self._totals.copy().values():
+            total.merge(totals)
+        return total
 
     @property
     def by_size(self) -> dict[int, Totals]:
@@ -143,6 +145,14 @@ class BatchLog:
     def by_instance(self) -> dict[int, Totals]:
         """The batches by the instance that ran them."""
         return self._by(2)
+
+    @property
+    def rows_by_reason(self) -> dict[CloseReason, RowsHistogram]:
+        """The rows per batch, by the reason for which the batch was closed."""
+        found: dict[CloseReason, RowsHistogram] = {}
+        for (rows, reason, _), totals in self._totals.copy().items():
+            found.setdefault(reason, RowsHistogram()).add(rows, totals.batches)
+        return found
 
     def _by(self, place: int) -> dict[Any, Totals]:
         found: dict[Any, Totals] = {}
@@ -173,7 +183,7 @@ class BatchLog:
         if not new:
             return
         self._new = []
-        buckets, table, infer_total_ns = self.infer_buckets, self._totals, 0
+        buckets, table = self.infer_buckets, self._totals
         for instance, reason, requests, rows, elements, padded, first_ns, _, taken_ns, input_ns, infer_ns, output_ns, done_ns in new:  # fmt: skip # noqa: E501
             totals = table.get((rows, reason, instance))
             if totals is None:
@@ -187,30 +197,17 @@ class BatchLog:
             totals.compute_input_ns += input_ns - taken_ns
             totals.compute_infer_ns += compute_infer_ns
             totals.compute_output_ns += output_ns - infer_ns
-            infer_total_ns += compute_infer_ns
             buckets[bisect_left(DURATION_BOUNDS_NS, compute_infer_ns)] += 1
-            _of(self.rows_by_reason, reason, RowsHistogram).add(rows)
             if padded:
                 self.elements += elements
                 self.padded_elements += padded
-        self.infer_ns += infer_total_ns
         self._recent.extend(new)
         self.batches += len(new)
         self.last_ms = (self._epoch_ns + new[-1][-1]) // 1_000_000
 
     def _add_priorities(self, batch: Batch, taken_ns: int) -> None:
         for request in batch.requests:
-            totals = _of(self.by_priority, request.plan.priority, Totals)
+            totals = self.by_priority.setdefault(request.plan.priority, Totals())
             totals.requests += 1
             totals.rows += request.plan.rows
             totals.waited_ns += taken_ns - request.queued_ns
-
-
-Kind = TypeVar("Kind")
-
-
-def _of(table: dict[Key, Kind], key: Key, make: Callable[[], Kind]) -> Kind:
-    found = table.get(key)
-    if found is None:
-        found = table[key] = make()
-    return found

@@ -35,7 +35,7 @@ class RowsHistogram:
         self.counts = [0] * (len(ROWS_BOUNDS) + 1)
         self.rows = 0
 
-    def add(self, rows: int) -> None:
-        """Count one batch."""
-        self.counts[bisect_left(ROWS_BOUNDS, rows)] += 1
-        self.rows += rows
+    def add(self, rows: int, batches: int) -> None:
+        """Count batches of so many rows."""
+        self.counts[bisect_left(ROWS_BOUNDS, rows)] += batches
+        self.rows += rows * batches

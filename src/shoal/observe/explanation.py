@@ -24,11 +24,8 @@ def explain(spec: ModelSpec, log: BatchLog, queue: QueueStatistics, now_ns: int,
         now_ns: the time (monotonic); times in the result are microseconds before it.
         beliefs: what the scheduler has measured and decided, when it decides by measurement (a dataclass).
     """
-    log.settle()
-    total = Totals()
-    by_instance = log.by_instance
-    for each in by_instance.values():
-        total.merge(each)
+    counted = counts(spec, log)
+    recent, total = log.recent, log.total
     explanation: Json = {
         "name": spec.name,
         "version": str(spec.version),
@@ -42,18 +39,24 @@ def explain(spec: ModelSpec, log: BatchLog, queue: QueueStatistics, now_ns: int,
             "oldest_wait_us": 0 if queue.oldest_ns is None else (now_ns - queue.oldest_ns) // 1000,
         },
         "batches": _totals(total),
-        "reasons": [{"reason": reason.value, **_totals(each)} for reason, each in _sorted(log.by_reason)],
-        "priorities": [
-            {"priority": level, **_totals(log.by_priority[level])} for level in sorted(log.by_priority.copy())
-        ],
-        "instances": _instances(spec, by_instance),
-        "padding": {"elements": log.elements, "padded_elements": log.padded_elements},
-        "advice": advice(_facts(spec, log, total, queue)),
-        "recent": [_record(record, now_ns) for record in log.recent],
+        **counted,
+        "advice": advice(_facts(spec, recent, total, queue)),
+        "recent": [_record(record, now_ns) for record in recent],
     }
     if beliefs is not None and is_dataclass(beliefs) and not isinstance(beliefs, type):
         explanation["latency_target"] = asdict(beliefs)
     return explanation
+
+
+def counts(spec: ModelSpec, log: BatchLog) -> Json:
+    """What the batch log has added up, by reason, priority level and instance, and the padding."""
+    log.settle()
+    return {
+        "reasons": [{"reason": reason.value, **_totals(each)} for reason, each in _sorted(log.by_reason)],
+        "priorities": [{"priority": level, **_totals(each)} for level, each in sorted(log.by_priority.items())],
+        "instances": _instances(spec, log.by_instance),
+        "padding": {"elements": log.elements, "padded_elements": log.padded_elements},
+    }
 
 
 def scheduler_name(spec: ModelSpec) -> str:
@@ -117,11 +120,10 @@ def _record(record: BatchRecord, now_ns: int) -> Json:
     }
 
 
-def _facts(spec: ModelSpec, log: BatchLog, total: Totals, queue: QueueStatistics) -> Facts:
+def _facts(spec: ModelSpec, recent: Sequence[BatchRecord], total: Totals, queue: QueueStatistics) -> Facts:
     """What the latest batches say; all of them where few are kept."""
-    recent: Sequence[BatchRecord] = log.recent
     count = max(1, len(recent))
-    counts = {reason: sum(record.reason is reason for record in recent) / count for reason in CloseReason}
+    shares = {reason: sum(record.reason is reason for record in recent) / count for reason in CloseReason}
     span_ns = recent[-1].done_ns - recent[0].taken_ns if recent else 0
     busy_ns = sum(record.done_ns - record.taken_ns for record in recent)
     active = sum(not instance.passive for instance in spec.instances) or 1
@@ -131,7 +133,7 @@ def _facts(spec: ModelSpec, log: BatchLog, total: Totals, queue: QueueStatistics
         delay_us=spec.batching.max_queue_delay_us if spec.batching is not None else 0,
         has_target=spec.batching is not None and spec.batching.latency_target_us > 0,
         batches=total.batches,
-        shares=counts,
+        shares=shares,
         rows_mean=sum(record.rows for record in recent) / count,
         wait_mean_us=sum(record.taken_ns - record.first_queued_ns for record in recent) / count / 1000,
         infer_mean_us=sum(record.done_ns - record.taken_ns for record in recent) / count / 1000,

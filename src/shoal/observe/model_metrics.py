@@ -125,7 +125,7 @@ _DURATIONS = (
         "shoal_inference_compute_infer_duration_seconds",
         "Time that the model took for a batch, each batch once.",
         lambda model: model.statistics.log.infer_buckets,
-        lambda model: model.statistics.log.infer_ns,
+        lambda model: model.statistics.log.total.compute_infer_ns,
     ),
 )
 
@@ -174,7 +174,7 @@ def _failures(metric: Metric, labelled: list[tuple[ModelSample, Labels]]) -> Met
 
 def _rows(metric: Metric, labelled: list[tuple[ModelSample, Labels]]) -> Metric:
     for model, labels in labelled:
-        for reason, histogram in model.statistics.log.rows_by_reason.copy().items():
+        for reason, histogram in model.statistics.log.rows_by_reason.items():
             add_histogram(
                 metric, {**labels, "reason": reason.value}, ROWS_BOUNDS, histogram.counts, float(histogram.rows)
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shoal.config.read import Document
 from shoal.errors import ShoalError
+from shoal.execution.contract import ensembles_first
 from shoal.repository.catalog import Catalog, ModelState, ModelVersion, ServedModel
 from shoal.repository.ensembles import circle_problem, load_ensemble, load_order
 from shoal.repository.loader import LoaderSettings, VersionSource, load_version, read_model
@@ -114,9 +115,7 @@ class ModelLifecycle:
         loaded = [entry for entry in self._catalog if entry.served is not None]
         for entry in loaded:
             entry.state = ModelState.UNLOADING
-        served = [entry.served for entry in loaded if entry.served is not None]
-        for ensembles in (True, False):
-            runtimes = [one.runtime for one in served if (one.spec.ensemble is not None) is ensembles]
-            await asyncio.gather(*(runtime.stop(timeout_s) for runtime in runtimes))
+        for group in ensembles_first(entry.served.runtime for entry in loaded if entry.served is not None):
+            await asyncio.gather(*(runtime.stop(timeout_s) for runtime in group))
         for entry in loaded:
             entry.state, entry.reason, entry.served = ModelState.UNAVAILABLE, "unloaded", None
