@@ -8,25 +8,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-from batching_model import QueueModel, always, batch_length
+from batching_model import always, batch_length
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, rule
+from queue_machine import MAX_BATCH_SIZE, BatchMachine
 from queued_requests import model, request
 
 from shoal.config.padding import PaddedInput, PaddedLength, PaddingSpec
 from shoal.config.spec import BatchingSpec, TimeoutAction
-from shoal.errors import QueueFullError
-from shoal.requests import RequestState
 from shoal.scheduling.batch_rule import BatchRule
 from shoal.scheduling.bucketed import BucketedScheduler
-from shoal.scheduling.contract import QueueStatistics
 from shoal.scheduling.make import make_scheduler
 from shoal.testing.clock import ManualClock
 from shoal.testing.strategies import batching_specs
 
-MAX_BATCH_SIZE = 8
 MOST_ROWS = 5
 PADDING = PaddingSpec((PaddedLength((PaddedInput(0, 1, b""),), buckets=(8, 16)),))
 KEYS = st.tuples(st.sampled_from([(), (3,)]), st.integers(0, 2).map(lambda bucket: (bucket,)))
@@ -65,26 +61,16 @@ def make(batching, strategy):
     return scheduler
 
 
-class BucketedMachine(RuleBasedStateMachine):
-    entered = Bundle("entered")
-
+class BucketedMachine(BatchMachine):
     @initialize(batching=batching_specs(MAX_BATCH_SIZE), ruled=st.booleans())
     def make(self, batching, ruled):
         self.strategy = FewRows() if ruled else None
-        self.scheduler = make(batching, self.strategy)
-        self.batching = batching
-        self.queue = QueueModel(batching)
-        self.clock = ManualClock()
-        self.inside = set()
+        self.begin(make(batching, self.strategy), batching)
         self.sent = []
         self.buckets = {}
 
-    @property
-    def now_ns(self):
-        return self.clock.now_ns()
-
     @rule(
-        target=entered,
+        target=BatchMachine.entered,
         rows=st.integers(1, MAX_BATCH_SIZE),
         key=KEYS,
         level=st.integers(1, 3),
@@ -94,65 +80,16 @@ class BucketedMachine(RuleBasedStateMachine):
     def enqueue(self, rows, key, level, timeout_us, name):
         new = request(rows, key, priority=min(level, self.batching.priority_levels), timeout_us=timeout_us, name=name)
         # The buckets look at timeouts when they are asked for a batch or for what expired, the queues of a level alike.
-        if self.queue.is_full_for(new):
-            with pytest.raises(QueueFullError):
-                self.scheduler.enqueue(new, self.now_ns)
-            assert new.state is RequestState.NEW
-        else:
-            self.scheduler.enqueue(new, self.now_ns)
-            assert (new.state, new.queued_ns) == (RequestState.QUEUED, self.now_ns)
-            self.queue.in_time.append(new)
-            self.inside.add(new)
+        if self.submit(new):
             self.buckets.setdefault(key[-1])
         return new
 
-    @rule(victim=entered)
-    def cancel(self, victim):
-        waits = victim in self.queue.waiting()
-        assert self.scheduler.cancel(victim) is waits
-        if waits:
-            self.queue.remove(victim)
-            self.inside.remove(victim)
-
-    @rule(step_us=st.integers(0, 3_000))
-    def let_time_pass(self, step_us):
-        self.clock.advance_us(step_us)
-
-    @rule()
-    def sleep_until_woken(self):
-        wake_ns = self.scheduler.wake_ns(self.now_ns)
-        if wake_ns is not None:
-            self.clock.move_to_ns(wake_ns)
-
-    @rule()
-    def expire(self):
-        self.queue.expire(self.now_ns)
-        gone = self.scheduler.expired(self.now_ns)
-        assert set(gone) == set(self.queue.rejected)
-        assert len(gone) == len(self.queue.rejected)
-        self.inside.difference_update(gone)
-        self.queue.rejected.clear()
-
-    @rule()
-    def take(self):
-        self.queue.expire(self.now_ns)
-        expected = self.expected()
-        batch = self.scheduler.take(self.now_ns)
-        if batch is None:
-            assert expected == []
-            self.check_wait()
-            return
-        assert batch.requests == expected
-        assert batch.rows == sum(each.plan.rows for each in batch.requests) <= MAX_BATCH_SIZE
-        assert len({each.plan.batch_key for each in batch.requests}) == 1
+    def ran(self, batch):
+        super().ran(batch)
         self.sent.append(len(batch.requests))
         if self.strategy:
             assert self.strategy.sent == self.sent
             assert len(batch.requests) == 1 or batch.rows <= MOST_ROWS
-        for each in batch.requests:
-            assert each.state is RequestState.RUNNING
-            self.queue.remove(each)
-            self.inside.remove(each)
 
     def expected(self):
         """Bucket by bucket, in the order of their first requests, the first that has a batch to give."""
@@ -170,42 +107,6 @@ class BucketedMachine(RuleBasedStateMachine):
             if count := batch_length(bucket, self.now_ns, MAX_BATCH_SIZE, self.batching, joins):
                 return bucket[:count]
         return []
-
-    def check_wait(self):
-        wake_ns = self.scheduler.wake_ns(self.now_ns)
-        if self.queue.rejected:
-            assert wake_ns == self.now_ns
-        elif self.queue.waiting():
-            assert wake_ns is not None
-            assert wake_ns > self.now_ns
-        else:
-            assert wake_ns is None
-
-    @rule()
-    def serve_until_empty(self):
-        for _ in range(4 * len(self.inside) + 4):
-            self.expire()
-            self.take()
-            self.sleep_until_woken()
-        assert not self.inside
-
-    @precondition(lambda self: self.inside)
-    @rule()
-    def drain(self):
-        gone = self.scheduler.drain()
-        assert set(gone) == self.inside
-        assert len(gone) == len(self.inside)
-        self.inside.clear()
-        self.queue = QueueModel(self.batching)
-
-    @invariant()
-    def statistics_count_what_waits(self):
-        if not hasattr(self, "scheduler"):
-            return
-        waiting = self.queue.waiting()
-        oldest_ns = min((each.queued_ns for each in waiting), default=None)
-        rows = sum(each.plan.rows for each in waiting)
-        assert self.scheduler.statistics() == QueueStatistics(len(waiting), rows, oldest_ns)
 
 
 BucketedMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

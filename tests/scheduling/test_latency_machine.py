@@ -7,83 +7,45 @@ alone empties the queue.
 
 from __future__ import annotations
 
-import pytest
-from batching_model import QueueModel
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from queue_machine import MAX_BATCH_SIZE, QueueMachine
 from queued_requests import model, request
 
 from shoal.config.spec import BatchingSpec
-from shoal.errors import QueueFullError
-from shoal.requests import RequestState
-from shoal.scheduling.contract import QueueStatistics
 from shoal.scheduling.make import make_scheduler
-from shoal.testing.clock import ManualClock
 from shoal.testing.strategies import queue_policies
 
-MAX_BATCH_SIZE = 8
 INSTANCES = 2
 
 
-class LatencyMachine(RuleBasedStateMachine):
-    entered = Bundle("entered")
-
+class LatencyMachine(QueueMachine):
     @initialize(target_us=st.integers(100, 20_000), levels=st.sampled_from([0, 0, 3]), policy=queue_policies())
     def make(self, target_us, levels, policy):
-        self.batching = BatchingSpec(
+        batching = BatchingSpec(
             latency_target_us=target_us,
             priority_levels=levels,
             default_priority_level=min(1, levels),
             default_queue_policy=policy,
         )
-        self.scheduler = make_scheduler(model(MAX_BATCH_SIZE, self.batching, INSTANCES))
-        self.queue = QueueModel(self.batching)
-        self.clock = ManualClock()
+        self.begin(make_scheduler(model(MAX_BATCH_SIZE, batching, INSTANCES)), batching)
         self.running = []
-        self.inside = set()
-
-    @property
-    def now_ns(self):
-        return self.clock.now_ns()
 
     @rule(
-        target=entered,
+        target=QueueMachine.entered,
         rows=st.integers(1, MAX_BATCH_SIZE),
         key=st.sampled_from([(), (), ((3,),)]),
         level=st.integers(1, 3),
     )
     def enqueue(self, rows, key, level):
         new = request(rows, key, priority=min(level, self.batching.priority_levels))
-        if self.queue.is_full_for(new):
-            with pytest.raises(QueueFullError):
-                self.scheduler.enqueue(new, self.now_ns)
-            return new
-        self.scheduler.enqueue(new, self.now_ns)
-        self.queue.in_time.append(new)
-        self.inside.add(new)
+        self.submit(new)
         return new
-
-    @rule(victim=entered)
-    def cancel(self, victim):
-        waits = victim in self.queue.waiting()
-        assert self.scheduler.cancel(victim) is waits
-        if waits:
-            self.queue.remove(victim)
-            self.inside.remove(victim)
 
     @rule(step_us=st.one_of(st.integers(0, 300), st.integers(0, 20_000)))
     def let_time_pass(self, step_us):
         self.clock.advance_us(step_us)
-
-    @rule()
-    def expire(self):
-        self.queue.expire(self.now_ns)
-        gone = self.scheduler.expired(self.now_ns)
-        assert set(gone) == set(self.queue.rejected)
-        assert len(gone) == len(self.queue.rejected)
-        self.inside.difference_update(gone)
-        self.queue.rejected.clear()
 
     @precondition(lambda self: len(self.running) < INSTANCES)
     @rule()
@@ -96,12 +58,7 @@ class LatencyMachine(RuleBasedStateMachine):
             return
         assert batch.requests
         assert batch.requests == waiting[: len(batch.requests)]
-        assert batch.rows == sum(each.plan.rows for each in batch.requests) <= MAX_BATCH_SIZE
-        assert len({each.plan.batch_key for each in batch.requests}) == 1
-        for each in batch.requests:
-            assert each.state is RequestState.RUNNING
-            self.queue.remove(each)
-            self.inside.remove(each)
+        self.ran(batch)
         self.running.append(batch)
 
     def check_hold(self, waiting):
@@ -134,23 +91,10 @@ class LatencyMachine(RuleBasedStateMachine):
                 self.clock.move_to_ns(wake_ns)
         assert not self.inside
 
-    @precondition(lambda self: self.inside)
-    @rule()
-    def drain(self):
-        gone = self.scheduler.drain()
-        assert set(gone) == self.inside
-        assert len(gone) == len(self.inside)
-        self.inside.clear()
-        self.queue = QueueModel(self.batching)
-
     @invariant()
-    def beliefs_and_statistics_are_sound(self):
+    def beliefs_are_sound(self):
         if not hasattr(self, "scheduler"):
             return
-        waiting = self.queue.waiting()
-        rows = sum(each.plan.rows for each in waiting)
-        oldest_ns = min((each.queued_ns for each in waiting), default=None)
-        assert self.scheduler.statistics() == QueueStatistics(len(waiting), rows, oldest_ns)
         beliefs = self.scheduler.beliefs()
         assert beliefs.running == len(self.running)
         assert 0 <= beliefs.late_share <= 1
